@@ -1,0 +1,15 @@
+//! Embeddable inference for Google's Gemma models on the CPU.
+
+#![deny(unsafe_code)]
+
+mod cancel;
+mod dtype;
+mod error;
+#[allow(unsafe_code)]
+mod kernels;
+mod quant;
+
+pub use cancel::CancelToken;
+pub use dtype::DType;
+pub use error::{Error, ErrorKind, Result};
+pub use kernels::Isa;
