@@ -7,6 +7,8 @@ mod dtype;
 mod error;
 #[allow(unsafe_code)]
 mod kernels;
+#[allow(unsafe_code)]
+mod parallel;
 mod quant;
 
 pub use cancel::CancelToken;
