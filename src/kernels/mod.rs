@@ -140,23 +140,21 @@ impl Grouping {
     }
 }
 
-/// 64 bytes on a cache line of their own.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-/// A buffer of plain numbers that begins on a cache line.
+/// A buffer of plain numbers that begins on a cache line. Zero pages are the operating system's own until they are
+/// written, so that memory is used only as far as it is needed.
 pub(crate) struct Aligned<T> {
-    lines: Vec<Line>,
+    base: std::ptr::NonNull<u8>,
+    layout: std::alloc::Layout,
+    /// The first multiple of 64 in the allocation.
+    start: std::ptr::NonNull<T>,
     len: usize,
-    of: std::marker::PhantomData<T>,
 }
 
-/// Numbers for which any bytes are a value.
+/// Numbers for which any bytes are a value, and zero bytes are 0.
 ///
 /// # Safety
 /// Every bit pattern is valid, there is no padding, and the alignment divides 64.
-pub(crate) unsafe trait Plain: Copy {}
+pub(crate) unsafe trait Plain: Copy + Send + Sync {}
 // SAFETY: integers and floats have no invalid bit patterns and no padding.
 unsafe impl Plain for u8 {}
 // SAFETY: as above.
@@ -169,30 +167,58 @@ unsafe impl Plain for u16 {}
 unsafe impl Plain for i32 {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
+// SAFETY: as above; it is a u16 inside.
+unsafe impl Plain for half::f16 {}
+
+// SAFETY: it owns its memory as a Vec does, and T is Send and Sync.
+unsafe impl<T: Plain> Send for Aligned<T> {}
+// SAFETY: as above.
+unsafe impl<T: Plain> Sync for Aligned<T> {}
 
 impl<T: Plain> Aligned<T> {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize, what: &'static str) -> crate::Result<Self> {
-        let bytes = len
+        // An alignment of 16 is malloc's own, so that this is calloc, which does not touch the pages; asked for 64,
+        // the allocator would write the zeros itself.
+        let layout = len
             .checked_mul(size_of::<T>())
+            .and_then(|n| n.checked_add(64))
+            .and_then(|n| std::alloc::Layout::from_size_align(n, 16).ok())
             .ok_or(crate::Error::OutOfMemory { what, bytes: usize::MAX })?;
-        let lines = crate::error::try_vec(bytes.div_ceil(64), Line([0; 64]), what)?;
-        Ok(Self { lines, len, of: std::marker::PhantomData })
+        // SAFETY: the size is at least 64, not zero.
+        let base = std::ptr::NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })
+            .ok_or(crate::Error::OutOfMemory { what, bytes: layout.size() })?;
+        let pad = base.align_offset(64);
+        // SAFETY: 64 bytes more than needed were allocated, and `pad` is below 64.
+        let start = unsafe { base.add(pad) }.cast();
+        Ok(Self { base, layout, start, len })
+    }
+
+    /// Bytes that `zeroed(len)` takes.
+    pub(crate) const fn bytes(len: usize) -> usize {
+        len * size_of::<T>() + 64
+    }
+}
+
+impl<T> Drop for Aligned<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated by zeroed() with this layout, and freed only here.
+        unsafe { std::alloc::dealloc(self.base.as_ptr(), self.layout) }
     }
 }
 
 impl<T: Plain> std::ops::Deref for Aligned<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: `lines` holds at least `len` values of T (zeroed() rounded up), aligned to 64, and T is Plain.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: `start` is aligned to 64 with room for `len` values of T, all initialized; T is Plain.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl<T: Plain> std::ops::DerefMut for Aligned<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in deref(), and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
