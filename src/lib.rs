@@ -5,6 +5,7 @@
 mod cancel;
 mod dtype;
 mod error;
+mod limits;
 #[allow(unsafe_code)]
 mod kernels;
 #[allow(unsafe_code)]
@@ -15,3 +16,4 @@ pub use cancel::CancelToken;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use kernels::Isa;
+pub use limits::Limits;

@@ -418,6 +418,11 @@ impl<'a, T> SharedMut<'a, T> {
         SharedMut { ptr: slice.as_mut_ptr(), len: slice.len(), of: PhantomData }
     }
 
+    /// Shares `len` values from `ptr`, which stay valid and otherwise untouched for 'a.
+    pub(crate) fn from_raw(ptr: std::ptr::NonNull<T>, len: usize) -> Self {
+        SharedMut { ptr: ptr.as_ptr(), len, of: PhantomData }
+    }
+
     /// Length of the whole buffer.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -17,6 +17,7 @@
 //! In both, products are summed in i32 within a group of 16 or 32 values and in f32 across groups, in order of K,
 //! by the same operations whatever the number of rows: an output never depends on its batch-mates.
 
+pub(crate) mod probe;
 mod scalar;
 
 use std::ops::Range;
@@ -194,6 +195,23 @@ impl<T: Plain> Aligned<T> {
         Ok(Self { base, layout, start, len })
     }
 
+    /// Shares the buffer between the workers of a pass, whose owner holds it mutably meanwhile.
+    pub(crate) fn share(&self) -> crate::parallel::SharedMut<'_, T> {
+        crate::parallel::SharedMut::from_raw(self.start, self.len)
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes_of(&self) -> &[u8] {
+        // SAFETY: `len` values of T from `start` are initialized and have no padding.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len * size_of::<T>()) }
+    }
+
+    /// Its bytes: any are a value of T.
+    pub(crate) fn bytes_of_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len * size_of::<T>()) }
+    }
+
     /// Bytes that `zeroed(len)` takes.
     pub(crate) const fn bytes(len: usize) -> usize {
         len * size_of::<T>() + 64
@@ -213,6 +231,13 @@ impl<T: Plain> std::ops::Deref for Aligned<T> {
         // SAFETY: `start` is aligned to 64 with room for `len` values of T, all initialized; T is Plain.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
+}
+
+/// Little-endian bytes as the f32 that they are, where they lie at a multiple of 4 (and the machine agrees).
+pub(crate) fn as_f32(bytes: &[u8]) -> Option<&[f32]> {
+    // SAFETY: any bytes are an f32; align_to() itself takes care of the alignment.
+    let (head, values, tail) = unsafe { bytes.align_to::<f32>() };
+    (head.is_empty() && tail.is_empty() && cfg!(target_endian = "little")).then_some(values)
 }
 
 impl<T: Plain> std::ops::DerefMut for Aligned<T> {
@@ -287,14 +312,21 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// Room for a full slab of any type.
-    pub(crate) fn new() -> crate::Result<Panel> {
+    /// Room for a full slab of any quantized type, or for none where there are no quantized weights.
+    pub(crate) fn new(quantized: bool) -> crate::Result<Panel> {
+        let n = quantized as usize;
         Ok(Panel {
             grouping: Grouping::of(DType::Q4_0),
-            q: Aligned::zeroed(SLAB * BLOCK * PANEL, "a panel of weights")?,
-            scale: Aligned::zeroed(SLAB * 2 * PANEL, "a panel of scales")?,
-            min: Aligned::zeroed(SLAB * 2 * PANEL, "a panel of minimums")?,
+            q: Aligned::zeroed(n * SLAB * BLOCK * PANEL, "a panel of weights")?,
+            scale: Aligned::zeroed(n * SLAB * 2 * PANEL, "a panel of scales")?,
+            min: Aligned::zeroed(n * SLAB * 2 * PANEL, "a panel of minimums")?,
         })
+    }
+
+    /// Bytes that `new` takes.
+    pub(crate) const fn bytes(quantized: bool) -> usize {
+        let n = quantized as usize;
+        Aligned::<u8>::bytes(n * SLAB * BLOCK * PANEL) + 2 * Aligned::<f32>::bytes(n * SLAB * 2 * PANEL)
     }
 }
 
@@ -327,6 +359,11 @@ impl<'a> Rows<'a> {
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
         self.data.len() / self.row_bytes
+    }
+
+    /// The bytes of one.
+    pub(crate) fn row(&self, r: usize) -> &'a [u8] {
+        &self.data[r * self.row_bytes..(r + 1) * self.row_bytes]
     }
 
     /// Some of them.
