@@ -10,6 +10,7 @@ mod limits;
 mod kernels;
 #[allow(unsafe_code)]
 mod parallel;
+#[allow(unsafe_code)]
 mod quant;
 
 pub use cancel::CancelToken;

@@ -1,0 +1,153 @@
+//! `tests/data/quants.gguf` was made by ggml: tensor `src` [6, 512], and for each type it quantized (`NAME`) and
+//! dequantized again (`NAME.f32`).
+
+use std::collections::HashMap;
+
+use super::*;
+
+struct Golden(HashMap<String, (u32, Vec<u8>)>);
+
+impl Golden {
+    fn load() -> Golden {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/quants.gguf");
+        let file = std::fs::read(path).unwrap();
+        let mut at = 4;
+        let mut take = |n: usize| {
+            at += n;
+            &file[at - n..at]
+        };
+        let u32_of = |b: &[u8]| u32::from_le_bytes(b.try_into().unwrap());
+        let u64_of = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap()) as usize;
+        assert_eq!(u32_of(take(4)), 3);
+        let (tensors, keys) = (u64_of(take(8)), u64_of(take(8)));
+        for _ in 0..keys {
+            let n = u64_of(take(8));
+            let key = take(n).to_vec();
+            match u32_of(take(4)) {
+                4..=6 => drop(take(4)),
+                8 => {
+                    let n = u64_of(take(8));
+                    take(n);
+                }
+                other => panic!("{}: type {other}", String::from_utf8_lossy(&key)),
+            }
+        }
+        let infos: Vec<_> = (0..tensors)
+            .map(|_| {
+                let n = u64_of(take(8));
+                let name = String::from_utf8(take(n).to_vec()).unwrap();
+                let dims = u32_of(take(4));
+                let count: usize = (0..dims).map(|_| u64_of(take(8))).product();
+                (name, u32_of(take(4)), count, u64_of(take(8)))
+            })
+            .collect();
+        let data = at.next_multiple_of(32);
+        Golden(
+            infos
+                .into_iter()
+                .filter_map(|(name, ty, count, offset)| {
+                    // The file also holds a type that is not ours (MXFP4).
+                    let n = DType::from_ggml(ty)?.row_bytes(count).unwrap();
+                    Some((name, (ty, file[data + offset..][..n].to_vec())))
+                })
+                .collect(),
+        )
+    }
+
+    /// The tensor of type `ty`.
+    fn name(ty: DType) -> String {
+        if ty == DType::F32 { "src".into() } else { ty.name().to_lowercase() }
+    }
+
+    fn bytes(&self, ty: DType) -> &[u8] {
+        let (found, bytes) = &self.0[&Self::name(ty)];
+        assert_eq!(*found, ty as u32);
+        bytes
+    }
+
+    /// Its values, as ggml dequantized them.
+    fn values(&self, ty: DType) -> Vec<f32> {
+        let name = if ty == DType::F32 { "src".into() } else { format!("{}.f32", Self::name(ty)) };
+        let (ty, bytes) = &self.0[&name];
+        assert_eq!(*ty, DType::F32 as u32);
+        bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+}
+
+fn bits_of(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Every bit of every value.
+#[test]
+fn dequantized_values_are_ggmls() {
+    let golden = Golden::load();
+    for ty in DType::ALL {
+        let expected = golden.values(ty);
+        assert_eq!(expected.len(), 6 * 512);
+        let mut found = vec![f32::NAN; expected.len()];
+        dequantize(ty, golden.bytes(ty), &mut found);
+        assert_eq!(bits_of(&found), bits_of(&expected), "{ty}");
+    }
+}
+
+/// Addressed block by block, the integers, scales and mins make the very values that whole rows give.
+#[test]
+fn unpacked_blocks_recombine_to_the_bits_of_ggmls_values() {
+    let golden = Golden::load();
+    for ty in DType::ALL.into_iter().filter(|ty| !ty.is_float()) {
+        let (g, expected) = (Grouping::of(ty), golden.values(ty));
+        let row_bytes = ty.row_bytes(512).unwrap();
+        for (row, expected) in golden.bytes(ty).chunks_exact(row_bytes).zip(expected.chunks_exact(512)) {
+            for block in 0..512 / SUB {
+                let u = unpack(ty, row, block);
+                assert!(u.q.iter().all(|&q| q <= g.max), "{ty}");
+                assert!(g.mins || u.min == [0.0; 2], "{ty}");
+                assert!(g.group == 16 || (u.scale[0] == u.scale[1] && u.min[0] == u.min[1]), "{ty}");
+                for i in 0..SUB {
+                    let w = u.scale[i / 16] * (u.q[i] as i32 - g.offset) as f32 - u.min[i / 16];
+                    assert_eq!(w, expected[block * SUB + i], "{ty} block {block} value {i}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_bytes_are_a_block_at_any_alignment() {
+    let mut state = 1u64;
+    let noise: Vec<u8> = (0..210 * 40 + 16)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        })
+        .collect();
+    for ty in DType::ALL {
+        let n = ty.block_bytes() * 8;
+        for bytes in
+            [&[0u8; 210 * 8][..n], &[255; 210 * 8][..n], &noise[..n], &noise[1..n + 1], &noise[7..n + 7]]
+        {
+            let mut out = vec![0.0; ty.block_len() * 8];
+            dequantize(ty, bytes, &mut out);
+            if !ty.is_float() {
+                let g = Grouping::of(ty);
+                for block in 0..out.len() / SUB {
+                    assert!(unpack(ty, bytes, block).q.iter().all(|&q| q <= g.max), "{ty}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_lengths_are_errors() {
+    for ty in DType::ALL {
+        let (n, bytes) = (ty.block_len() * 2, vec![0; ty.block_bytes() * 2 + 1]);
+        for (wrong_bytes, values) in [(bytes.len(), n), (bytes.len() - 2, n), (bytes.len() - 1, n + 1)] {
+            let error = ty.dequantize(&bytes[..wrong_bytes], &mut vec![0.0; values]).unwrap_err();
+            assert!(matches!(error, Error::InvalidOption { .. }), "{ty}: {error}");
+        }
+        ty.dequantize(&bytes[..bytes.len() - 1], &mut vec![0.0; n]).unwrap();
+        ty.dequantize(&[], &mut []).unwrap();
+    }
+}
