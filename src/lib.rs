@@ -5,16 +5,20 @@
 mod cancel;
 mod dtype;
 mod error;
-mod limits;
+pub mod gguf;
 #[allow(unsafe_code)]
 mod kernels;
+mod limits;
 #[allow(unsafe_code)]
 mod parallel;
 #[allow(unsafe_code)]
 mod quant;
+#[allow(unsafe_code)]
+mod storage;
 
 pub use cancel::CancelToken;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use kernels::Isa;
 pub use limits::Limits;
+pub use storage::{Advice, MemoryBytes, Storage};
