@@ -17,10 +17,18 @@
 //! In both, products are summed in i32 within a group of 16 or 32 values and in f32 across groups, in order of K,
 //! by the same operations whatever the number of rows: an output never depends on its batch-mates.
 
+mod elementwise;
+mod float;
+mod matrix;
 pub(crate) mod probe;
 mod scalar;
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod simd_x86;
 
 use std::ops::Range;
+
+pub(crate) use float::KvRows;
 
 use crate::DType;
 
@@ -168,6 +176,8 @@ unsafe impl Plain for u16 {}
 unsafe impl Plain for i32 {}
 // SAFETY: as above.
 unsafe impl Plain for f32 {}
+// SAFETY: as above.
+unsafe impl Plain for half::bf16 {}
 // SAFETY: as above; it is a u16 inside.
 unsafe impl Plain for half::f16 {}
 
@@ -386,12 +396,7 @@ struct Table {
     unpack_panel: unsafe fn(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel),
     gemm_panel: unsafe fn(panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f32]),
     gemv: unsafe fn(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize),
-    float: &'static FloatTable,
-}
-
-/// The f32 functions of one instruction set: one generic algorithm, instantiated for each (see `float.rs`).
-struct FloatTable {
-    quantize: unsafe fn(x: &[f32], out: &mut ActsMut<'_>),
+    float: &'static float::FloatTable,
 }
 
 /// The kernels of one instruction set, which this processor has.
@@ -405,7 +410,16 @@ impl Kernels {
             return None;
         }
         Some(Kernels(match isa {
-            Isa::Scalar => &scalar::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                static TABLE: Table = scalar::table(Isa::Avx2, &float::AVX2);
+                &TABLE
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                static TABLE: Table = scalar::table(Isa::Avx512Vnni, &float::AVX512);
+                &TABLE
+            }
             _ => &scalar::TABLE,
         }))
     }
@@ -451,16 +465,5 @@ impl Kernels {
         assert!(out.len() >= (acts.rows - 1) * stride + rows.len());
         // SAFETY: as above.
         unsafe { (self.0.gemv)(rows, acts, out, stride) }
-    }
-
-    /// Quantizes `x` [k] to one row of activations, with plane `l` where `out.l` is not empty.
-    pub(crate) fn quantize(&self, x: &[f32], out: &mut ActsMut<'_>) {
-        let k = x.len();
-        assert!(k.is_multiple_of(BLOCK));
-        assert!(out.h.len() == k && (out.l.is_empty() || out.l.len() == k));
-        assert!(out.scale.len() == k / 32 && out.sum32.len() == k / 32);
-        assert!(out.sum_h.len() == k / 16 && out.sum16.len() == k / 16);
-        // SAFETY: as above.
-        unsafe { (self.0.float.quantize)(x, out) }
     }
 }

@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 
-use super::{Acts, ActsMut, BLOCK, FloatTable, Isa, PANEL, Panel, Rows, Table};
+use super::{Acts, BLOCK, Isa, PANEL, Panel, Rows, Table, float};
 use crate::quant;
 
-pub(super) static TABLE: Table = Table { isa: Isa::Scalar, unpack_panel, gemm_panel, gemv, float: &FLOAT };
-static FLOAT: FloatTable = FloatTable { quantize };
+pub(super) static TABLE: Table = table(Isa::Scalar, &float::SCALAR);
+
+/// The integer kernels of this file beside the float ones of `isa`.
+pub(super) const fn table(isa: Isa, float: &'static float::FloatTable) -> Table {
+    Table { isa, unpack_panel, gemm_panel, gemv, float }
+}
 
 /// See [`super::Kernels::unpack_panel`].
 fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
@@ -92,38 +96,5 @@ fn gemv(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
         for (t, acc) in acc[..acts.rows].iter().enumerate() {
             out[t * stride + r] = *acc;
         }
-    }
-}
-
-/// See [`super::Kernels::quantize`].
-fn quantize(x: &[f32], out: &mut ActsMut<'_>) {
-    for (b, x) in x.chunks_exact(BLOCK).enumerate() {
-        let max = x.iter().fold(0f32, |m, v| m.max(v.abs()));
-        let d = max / 127.0;
-        let inv = if max > 0.0 { 127.0 / max } else { 0.0 };
-        let two = !out.l.is_empty();
-        let mut sums = [[0i32; 2]; 2];
-        for (k, &x) in x.iter().enumerate() {
-            // a = 256 h + l with both planes balanced; in one plane, h is the nearest integer itself.
-            let (h, l) = if two {
-                let a = (x * inv * 256.0).round_ties_even() as i32;
-                let h = (a + 128) >> 8;
-                (h, a - 256 * h)
-            } else {
-                ((x * inv).round_ties_even() as i32, 0)
-            };
-            out.h[b * BLOCK + k] = h as i8;
-            if two {
-                out.l[b * BLOCK + k] = l as i8;
-            }
-            sums[k / 16][0] += h;
-            sums[k / 16][1] += l;
-        }
-        out.scale[b] = d;
-        for (i, [h, l]) in sums.into_iter().enumerate() {
-            out.sum_h[b * 2 + i] = h as i16;
-            out.sum16[b * 2 + i] = d * ((256 * h + l) as f32 / 256.0);
-        }
-        out.sum32[b] = out.sum16[b * 2] + out.sum16[b * 2 + 1];
     }
 }
