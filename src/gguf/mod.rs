@@ -41,6 +41,7 @@ pub struct Gguf {
     tensors: Vec<TensorInfo>,
     /// Indices into `tensors`, sorted by name.
     by_name: Vec<u32>,
+    unsupported: Vec<UnsupportedTensor>,
     parts: Vec<Storage>,
 }
 
@@ -114,24 +115,52 @@ impl Gguf {
         cancel: &CancelToken,
         next: &mut dyn FnMut(usize, usize) -> Result<Storage>,
     ) -> Result<Gguf> {
-        let reader::Part { version, metadata, mut tensors } = reader::read(&first, cancel)?;
+        const WHAT: &str = "the tensor descriptions";
+        let reader::Part { version, metadata, mut tensors, mut unsupported } = reader::read(&first, cancel)?;
         let mut parts = vec![first];
         let count = split::count(&metadata)?;
         for part in 1..count {
             let storage = next(part, count)?;
-            tensors.extend(split::read(&storage, part, count, cancel)?.tensors);
+            let read = split::read(&storage, part, count, cancel)?;
+            reader::extend(&mut tensors, read.tensors, WHAT)?;
+            reader::extend(&mut unsupported, read.unsupported, WHAT)?;
             parts.push(storage);
         }
         if count > 1 {
-            split::check_total(&metadata, tensors.len())?;
+            split::check_total(&metadata, tensors.len() + unsupported.len())?;
         }
-        let by_name = reader::sorted_index(&tensors, |t| &t.name, "the tensor descriptions")?;
-        if let Some([first, second]) = reader::duplicate(&by_name, &tensors, |t| &t.name) {
-            let at = |t: &TensorInfo| format!("byte {} of {}", t.info_at, t.storage.name());
-            let found = format!("two, described at {} and {}", at(first), at(second));
-            return Err(second.error("name", "one tensor of this name", found));
+        unsupported.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let by_name = reader::sorted_index(&tensors, |t| &t.name, WHAT)?;
+        let gguf = Gguf { version, metadata, tensors, by_name, unsupported, parts };
+        gguf.check_names()?;
+        Ok(gguf)
+    }
+
+    /// Refuses two tensors of one name, whether supported or not.
+    fn check_names(&self) -> Result<()> {
+        let twice = |name: &str, a: (&Storage, usize), b: (&Storage, usize)| {
+            let at = |(storage, info_at): (&Storage, usize)| format!("byte {info_at} of {}", storage.name());
+            Error::Tensor {
+                file: self.name().to_owned(),
+                tensor: name.to_owned(),
+                offset: 0,
+                what: "name",
+                expected: "one tensor of this name".into(),
+                found: format!("two, described at {} and {}", at(a), at(b)),
+            }
+        };
+        if let Some([a, b]) = reader::duplicate(&self.by_name, &self.tensors, |t| &t.name) {
+            return Err(twice(&a.name, (&a.storage, a.info_at), (&b.storage, b.info_at)));
         }
-        Ok(Gguf { version, metadata, tensors, by_name, parts })
+        if let Some([a, b]) = self.unsupported.windows(2).find(|w| w[0].name == w[1].name) {
+            return Err(twice(&a.name, (&a.storage, a.info_at), (&b.storage, b.info_at)));
+        }
+        for a in &self.unsupported {
+            if let Some(b) = self.find(&a.name) {
+                return Err(twice(&a.name, (&a.storage, a.info_at), (&b.storage, b.info_at)));
+            }
+        }
+        Ok(())
     }
 
     /// What messages call it: the name of its first part.
@@ -159,13 +188,32 @@ impl Gguf {
         &self.metadata
     }
 
-    /// Every tensor, in the order of the file.
+    /// Every tensor of a supported type, in the order of the file.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// The tensor of a name, if there is one.
-    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+    /// The tensors of types that are not supported, by name: a file may have some that nobody asks for.
+    pub fn unsupported(&self) -> &[UnsupportedTensor] {
+        &self.unsupported
+    }
+
+    /// The tensor of a name, `None` when the file does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] when it is of a type that is not supported.
+    pub fn tensor(&self, name: &str) -> Result<Option<&TensorInfo>> {
+        if let Some(t) = self.find(name) {
+            return Ok(Some(t));
+        }
+        match self.unsupported.binary_search_by(|t| t.name.as_str().cmp(name)) {
+            Ok(i) => Err(self.unsupported[i].error()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&TensorInfo> {
         let i = self.by_name.binary_search_by(|i| self.tensors[*i as usize].name.as_str().cmp(name)).ok()?;
         Some(&self.tensors[self.by_name[i] as usize])
     }
@@ -278,6 +326,38 @@ impl TensorInfo {
             what,
             expected: expected.into(),
             found: found.into(),
+        }
+    }
+}
+
+/// A tensor whose type is not supported: nothing is known of it but its name and the type's number.
+#[derive(Clone, Debug)]
+pub struct UnsupportedTensor {
+    info_at: usize,
+    name: String,
+    ty: u32,
+    storage: Storage,
+}
+
+impl UnsupportedTensor {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of its type; [`ggml_type_name`] may know its name.
+    pub fn ggml_type(&self) -> u32 {
+        self.ty
+    }
+
+    /// The refusal of it.
+    pub fn error(&self) -> Error {
+        let Self { info_at, name, ty, storage } = self;
+        let known = ggml_type_name(*ty).unwrap_or("unknown to ggml too");
+        Error::Unsupported {
+            file: storage.name().to_owned(),
+            what: format!("type {ty} ({known}) of tensor {name} (described at byte {info_at})"),
+            supported: DType::ALL.map(DType::name).join(", "),
         }
     }
 }

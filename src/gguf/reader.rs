@@ -5,8 +5,10 @@ use std::ops::Range;
 
 use super::metadata::{Entry, Metadata};
 use super::sniff::looks_like;
-use super::types::{ggml_type_name, supported};
-use super::{ALIGNMENT_KEY, ALIGNMENTS, DEFAULT_ALIGNMENT, MAX_DIMS, TensorInfo, ValueType, is_alignment};
+use super::{
+    ALIGNMENT_KEY, ALIGNMENTS, DEFAULT_ALIGNMENT, MAX_DIMS, TensorInfo, UnsupportedTensor, ValueType,
+    is_alignment,
+};
 use crate::{CancelToken, DType, Error, Result, Storage};
 
 /// The least that a key and its value take: an empty key (8), a type (4), a value of one byte.
@@ -23,6 +25,7 @@ pub(super) struct Part {
     pub(super) version: u32,
     pub(super) metadata: Metadata,
     pub(super) tensors: Vec<TensorInfo>,
+    pub(super) unsupported: Vec<UnsupportedTensor>,
 }
 
 pub(super) fn read(storage: &Storage, cancel: &CancelToken) -> Result<Part> {
@@ -52,11 +55,19 @@ pub(super) fn read(storage: &Storage, cancel: &CancelToken) -> Result<Part> {
     // A file without tensors may end at the header's last byte, so the start of the data may lie beyond the end.
     let data_start = c.at.next_multiple_of(alignment);
     let mut tensors = reserved(n_tensors, "the tensor descriptions")?;
+    let mut unsupported = Vec::new();
     for info in infos {
-        tensors.push(info.place(storage, data_start, alignment)?);
+        match DType::from_ggml(info.ty) {
+            Some(dtype) => tensors.push(info.place(dtype, storage, data_start, alignment)?),
+            None => {
+                let Unplaced { info_at, name, ty, .. } = info;
+                let tensor = UnsupportedTensor { info_at, name, ty, storage: storage.clone() };
+                extend(&mut unsupported, vec![tensor], "the tensor descriptions")?;
+            }
+        }
     }
     check_overlap(&tensors)?;
-    Ok(Part { version, metadata, tensors })
+    Ok(Part { version, metadata, tensors, unsupported })
 }
 
 /// Indices of `items`, sorted by name.
@@ -86,6 +97,15 @@ pub(super) fn reserved<T>(len: usize, what: &'static str) -> Result<Vec<T>> {
     v.try_reserve_exact(len)
         .map_err(|_| Error::OutOfMemory { what, bytes: len.saturating_mul(size_of::<T>()) })?;
     Ok(v)
+}
+
+/// Adds the items of `more`, of which a file may have any number.
+pub(super) fn extend<T>(items: &mut Vec<T>, more: Vec<T>, what: &'static str) -> Result<()> {
+    items
+        .try_reserve(more.len())
+        .map_err(|_| Error::OutOfMemory { what, bytes: more.len().saturating_mul(size_of::<T>()) })?;
+    items.extend(more);
+    Ok(())
 }
 
 fn alignment(metadata: &Metadata) -> Result<usize> {
@@ -176,8 +196,9 @@ impl<'a> Cursor<'a> {
         match usize::try_from(count) {
             Ok(n) if n <= most => Ok(n),
             _ => {
-                let expected = format!("at most {most}, for which the {} bytes left are enough", self.left());
-                Err(self.error(self.at - 8, what, expected, count.to_string()))
+                let expected = format!("at most {most}, all that fit into the {} bytes left", self.left());
+                let found = format!("{count} (the file ends at byte {})", self.bytes.len());
+                Err(self.error(self.at - 8, what, expected, found))
             }
         }
     }
@@ -316,13 +337,8 @@ impl<'a> Cursor<'a> {
             };
         }
         let ty = self.u32(&format_args!("type of tensor {name}"))?;
-        let dtype = DType::from_ggml(ty).ok_or_else(|| {
-            let known = ggml_type_name(ty).unwrap_or("unknown to ggml too");
-            let what = format!("type {ty} ({known}) of tensor {name} (at byte {})", self.at - 4);
-            self.unsupported(what, supported())
-        })?;
         let offset = self.u64(&format_args!("offset of tensor {name}"))?;
-        Ok(Unplaced { info_at, name, dtype, dims, n_dims: (n_dims as usize).max(1), offset })
+        Ok(Unplaced { info_at, name, ty, dims, n_dims: (n_dims as usize).max(1), offset })
     }
 }
 
@@ -330,7 +346,8 @@ impl<'a> Cursor<'a> {
 struct Unplaced {
     info_at: usize,
     name: String,
-    dtype: DType,
+    /// ggml's number, supported or not.
+    ty: u32,
     dims: [usize; MAX_DIMS],
     n_dims: usize,
     /// From the start of the data.
@@ -339,7 +356,13 @@ struct Unplaced {
 
 impl Unplaced {
     /// Checks that the data is in the file, and where it should be.
-    fn place(self, storage: &Storage, data_start: usize, alignment: usize) -> Result<TensorInfo> {
+    fn place(
+        self,
+        dtype: DType,
+        storage: &Storage,
+        data_start: usize,
+        alignment: usize,
+    ) -> Result<TensorInfo> {
         let absolute = self.offset.saturating_add(data_start as u64);
         let error = |what, expected: String, found: String| Error::Tensor {
             file: storage.name().to_owned(),
@@ -349,7 +372,7 @@ impl Unplaced {
             expected,
             found,
         };
-        let Unplaced { dtype, dims, .. } = self;
+        let dims = self.dims;
         let shape = || format!("{:?} {dtype}", &dims[..self.n_dims]);
         if !dims[0].is_multiple_of(dtype.block_len()) {
             let expected = format!("a multiple of {}, the block of {dtype}", dtype.block_len());

@@ -30,8 +30,3 @@ pub fn ggml_type_name(n: u32) -> Option<&'static str> {
         _ => return None,
     })
 }
-
-/// The supported types by name, for messages.
-pub(super) fn supported() -> String {
-    DType::ALL.map(DType::name).join(", ")
-}
