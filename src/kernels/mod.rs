@@ -19,6 +19,8 @@
 
 mod elementwise;
 mod float;
+#[cfg(test)]
+mod float_tests;
 mod matrix;
 pub(crate) mod probe;
 mod scalar;
