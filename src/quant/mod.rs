@@ -4,6 +4,7 @@
 //! scales are ([`Block::unpack`]). That is the one description from which values are made ([`dequantize`]) and
 //! against which the kernels are tested. Any bytes are a valid block.
 
+mod fit;
 mod iq4;
 mod k;
 mod legacy;
@@ -30,6 +31,9 @@ unsafe trait Block: Sized {
 
     /// Values `SUB · sub ..` of the block.
     fn unpack(&self, sub: usize) -> Unpacked;
+
+    /// The block for `TYPE.block_len()` values.
+    fn quantize(x: &[f32]) -> Self;
 }
 
 /// The whole blocks that `bytes` holds.
@@ -40,12 +44,28 @@ fn cast<B: Block>(bytes: &[u8]) -> &[B] {
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<B>()) }
 }
 
+/// As [`cast`].
+fn cast_mut<B: Block>(bytes: &mut [u8]) -> &mut [B] {
+    const { B::LAYOUT };
+    // SAFETY: as in cast(), with `bytes` borrowed mutably; what is written to a B is initialized bytes.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<B>()) }
+}
+
+/// The values of a block of 32.
+fn sub(x: &[f32]) -> &[f32; SUB] {
+    x.first_chunk().expect("quantize gives whole blocks")
+}
+
 /// A half-precision number at any alignment.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct F16([u8; 2]);
 
 impl F16 {
+    fn new(x: f32) -> F16 {
+        F16(half::f16::from_f32(x).to_le_bytes())
+    }
+
     fn get(self) -> f32 {
         half::f16::from_le_bytes(self.0).to_f32()
     }
@@ -127,6 +147,42 @@ pub(crate) fn dequantize(ty: DType, bytes: &[u8], out: &mut [f32]) {
 }
 
 impl DType {
+    /// Quantizes `values` to `bytes`, whole blocks of this type.
+    ///
+    /// Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and the float types are rounded as ggml rounds, bit for bit. For the others scales are
+    /// fitted by plain least squares: blocks of the same quality, but not the same bits. Values that are not finite,
+    /// or beyond the range of f16, give blocks of no use.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] when `bytes` is not as long as `values.len()` values of this type are.
+    pub fn quantize(self, values: &[f32], bytes: &mut [u8]) -> Result<()> {
+        self.check_lengths(bytes.len(), values.len())?;
+        fn of<B: Block>(values: &[f32], bytes: &mut [u8]) {
+            for (block, x) in cast_mut::<B>(bytes).iter_mut().zip(values.chunks_exact(B::TYPE.block_len())) {
+                *block = B::quantize(x);
+            }
+        }
+        match self {
+            DType::F32 => {
+                for (b, x) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                    *b = x.to_le_bytes();
+                }
+            }
+            DType::F16 => {
+                for (b, x) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                    *b = half::f16::from_f32(*x).to_le_bytes();
+                }
+            }
+            DType::BF16 => {
+                for (b, x) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                    *b = half::bf16::from_f32(*x).to_le_bytes();
+                }
+            }
+            _ => with_block!(self, of(values, bytes)),
+        }
+        Ok(())
+    }
+
     /// Dequantizes `bytes`, whole blocks of this type, to `out`: bit for bit the values that ggml gives.
     ///
     /// # Errors

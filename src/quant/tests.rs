@@ -151,3 +151,65 @@ fn wrong_lengths_are_errors() {
         ty.dequantize(&[], &mut []).unwrap();
     }
 }
+
+#[test]
+fn plain_formats_are_quantized_to_ggmls_bits() {
+    use DType::*;
+    let golden = Golden::load();
+    let src = golden.values(F32);
+    for ty in [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0] {
+        let expected = golden.bytes(ty);
+        let mut found = vec![0; expected.len()];
+        ty.quantize(&src, &mut found).unwrap();
+        let differ = found.chunks(ty.block_bytes()).zip(expected.chunks(ty.block_bytes()));
+        assert_eq!(differ.filter(|(a, b)| a != b).count(), 0, "blocks of {ty} that differ");
+    }
+}
+
+/// Row by row, since one row may be far larger than the others.
+#[test]
+fn fitted_formats_are_as_close_as_ggmls() {
+    use DType::*;
+    let golden = Golden::load();
+    let src = golden.values(F32);
+    for ty in [Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS] {
+        let mut bytes = vec![0; golden.bytes(ty).len()];
+        ty.quantize(&src, &mut bytes).unwrap();
+        let mut found = vec![0.0; src.len()];
+        ty.dequantize(&bytes, &mut found).unwrap();
+        let theirs = golden.values(ty);
+        for row in 0..6 {
+            let range = row * 512..(row + 1) * 512;
+            let rmse = |y: &[f32]| {
+                let sum: f64 =
+                    y.iter().zip(&src[range.clone()]).map(|(y, x)| (*y as f64 - *x as f64).powi(2)).sum();
+                (sum / 512.0).sqrt()
+            };
+            let (ours, theirs) = (rmse(&found[range.clone()]), rmse(&theirs[range.clone()]));
+            assert!(ours <= 1.05 * theirs, "{ty} row {row}: rmse {ours}, ggml {theirs}");
+        }
+    }
+}
+
+#[test]
+fn constant_rows_and_wild_values() {
+    for ty in DType::ALL {
+        let mut bytes = vec![0xAA; ty.row_bytes(512).unwrap()];
+        let mut found = vec![f32::NAN; 512];
+        for value in [0.0, -0.75, 0.75] {
+            ty.quantize(&[value; 512], &mut bytes).unwrap();
+            ty.dequantize(&bytes, &mut found).unwrap();
+            assert!(
+                found.iter().all(|f| (f - value).abs() <= 0.01 * value.abs()),
+                "{ty} {value}: {}",
+                found[0]
+            );
+        }
+        for value in [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE / 4.0] {
+            let mut row = [0.5; 512];
+            row[3] = value;
+            row[300] = -value;
+            ty.quantize(&row, &mut bytes).unwrap();
+        }
+    }
+}
