@@ -13,6 +13,12 @@ pub(super) fn inverse(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
+/// The integer nearest to `v`, which is within ±2²² (rounding by function would cost a call on x86 without SSE 4.1).
+pub(super) fn round(v: f32) -> f32 {
+    const SHIFT: f32 = (3 << 22) as f32;
+    (v + SHIFT) - SHIFT
+}
+
 /// The scale `s` for which `s · level` is closest to `x`, where `level(v)` is the level nearest to `v`.
 /// Starts from the scales that put the extreme value near the level `lowest`, and near `−lowest`.
 pub(super) fn scale(x: &[f32], lowest: f32, level: impl Fn(f32) -> f32) -> f32 {
@@ -60,7 +66,7 @@ pub(super) fn scale_min(x: &[f32], max: f32) -> (f32, f32) {
             let inv = inverse(fit.0);
             let (mut q1, mut q2, mut xq) = (0f32, 0f32, 0f32);
             for &x in x {
-                let q = ((x + fit.1) * inv).round_ties_even().clamp(0.0, max);
+                let q = round(((x + fit.1) * inv).clamp(0.0, max));
                 q1 += q;
                 q2 += q * q;
                 xq += x * q;
@@ -73,10 +79,11 @@ pub(super) fn scale_min(x: &[f32], max: f32) -> (f32, f32) {
             if fit.1 < 0.0 {
                 fit = (xq / q2, 0.0);
             }
+            let inv = inverse(fit.0);
             let error: f32 = x
                 .iter()
                 .map(|&x| {
-                    let q = ((x + fit.1) * inverse(fit.0)).round_ties_even().clamp(0.0, max);
+                    let q = round(((x + fit.1) * inv).clamp(0.0, max));
                     (fit.0 * q - fit.1 - x).powi(2)
                 })
                 .sum();

@@ -125,7 +125,7 @@ fn quantize_with_mins<const N: usize, const GROUPS: usize>(
     let fits: [(f32, f32); GROUPS] = std::array::from_fn(|g| fit::scale_min(&groups[g], max));
     let d = F16::new(fits.iter().fold(0f32, |a, f| a.max(f.0)) / top);
     let dmin = F16::new(fits.iter().fold(0f32, |a, f| a.max(f.1)) / top);
-    let level = |x: f32, s: f32, m: f32| ((x + m) * fit::inverse(s)).round_ties_even().clamp(0.0, max);
+    let level = |x: f32, s: f32, m: f32| fit::round(((x + m) * fit::inverse(s)).clamp(0.0, max));
 
     // A min that is rounded up takes a larger scale to reach the highest value: the two are chosen together.
     let scales = std::array::from_fn(|g| {
@@ -155,7 +155,7 @@ fn quantize_with_mins<const N: usize, const GROUPS: usize>(
 /// levels in 0..2 · `half` with offset `half`.
 fn quantize_symmetric(x: &[f32], half: f32, top: f32) -> (F16, [i8; 16], [u8; 256]) {
     let (groups, _) = x.as_chunks::<16>();
-    let level = |v: f32| v.round_ties_even().clamp(-half, half - 1.0);
+    let level = |v: f32| fit::round(v.clamp(-half, half - 1.0));
     let fits: [f32; 16] = std::array::from_fn(|g| fit::scale(&groups[g], -half, level));
     let d = F16::new(fit::extreme(&fits) / -top);
     let inv = fit::inverse(d.get());

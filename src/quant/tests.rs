@@ -1,76 +1,30 @@
 //! `tests/data/quants.gguf` was made by ggml: tensor `src` [6, 512], and for each type it quantized (`NAME`) and
 //! dequantized again (`NAME.f32`).
 
-use std::collections::HashMap;
-
 use super::*;
+use crate::gguf::Gguf;
 
-struct Golden(HashMap<String, (u32, Vec<u8>)>);
+struct Golden(Gguf);
 
 impl Golden {
     fn load() -> Golden {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/quants.gguf");
-        let file = std::fs::read(path).unwrap();
-        let mut at = 4;
-        let mut take = |n: usize| {
-            at += n;
-            &file[at - n..at]
-        };
-        let u32_of = |b: &[u8]| u32::from_le_bytes(b.try_into().unwrap());
-        let u64_of = |b: &[u8]| u64::from_le_bytes(b.try_into().unwrap()) as usize;
-        assert_eq!(u32_of(take(4)), 3);
-        let (tensors, keys) = (u64_of(take(8)), u64_of(take(8)));
-        for _ in 0..keys {
-            let n = u64_of(take(8));
-            let key = take(n).to_vec();
-            match u32_of(take(4)) {
-                4..=6 => drop(take(4)),
-                8 => {
-                    let n = u64_of(take(8));
-                    take(n);
-                }
-                other => panic!("{}: type {other}", String::from_utf8_lossy(&key)),
-            }
-        }
-        let infos: Vec<_> = (0..tensors)
-            .map(|_| {
-                let n = u64_of(take(8));
-                let name = String::from_utf8(take(n).to_vec()).unwrap();
-                let dims = u32_of(take(4));
-                let count: usize = (0..dims).map(|_| u64_of(take(8))).product();
-                (name, u32_of(take(4)), count, u64_of(take(8)))
-            })
-            .collect();
-        let data = at.next_multiple_of(32);
-        Golden(
-            infos
-                .into_iter()
-                .filter_map(|(name, ty, count, offset)| {
-                    // The file also holds a type that is not ours (MXFP4).
-                    let n = DType::from_ggml(ty)?.row_bytes(count).unwrap();
-                    Some((name, (ty, file[data + offset..][..n].to_vec())))
-                })
-                .collect(),
-        )
+        Golden(Gguf::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/quants.gguf")).unwrap())
     }
 
     /// The tensor of type `ty`.
-    fn name(ty: DType) -> String {
-        if ty == DType::F32 { "src".into() } else { ty.name().to_lowercase() }
-    }
-
     fn bytes(&self, ty: DType) -> &[u8] {
-        let (found, bytes) = &self.0[&Self::name(ty)];
-        assert_eq!(*found, ty as u32);
-        bytes
+        let name = if ty == DType::F32 { "src".into() } else { ty.name().to_lowercase() };
+        let tensor = self.0.tensor(&name).unwrap();
+        assert_eq!((tensor.dtype(), tensor.dims()), (ty, &[512, 6][..]));
+        tensor.data()
     }
 
     /// Its values, as ggml dequantized them.
     fn values(&self, ty: DType) -> Vec<f32> {
-        let name = if ty == DType::F32 { "src".into() } else { format!("{}.f32", Self::name(ty)) };
-        let (ty, bytes) = &self.0[&name];
-        assert_eq!(*ty, DType::F32 as u32);
-        bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+        let name = if ty == DType::F32 { "src".into() } else { format!("{}.f32", ty.name().to_lowercase()) };
+        let tensor = self.0.tensor(&name).unwrap();
+        assert_eq!((tensor.dtype(), tensor.dims()), (DType::F32, &[512, 6][..]));
+        tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
 }
 
