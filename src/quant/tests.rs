@@ -14,7 +14,7 @@ impl Golden {
     /// The tensor of type `ty`.
     fn bytes(&self, ty: DType) -> &[u8] {
         let name = if ty == DType::F32 { "src".into() } else { ty.name().to_lowercase() };
-        let tensor = self.0.tensor(&name).unwrap();
+        let tensor = self.0.tensor(&name).unwrap().unwrap();
         assert_eq!((tensor.dtype(), tensor.dims()), (ty, &[512, 6][..]));
         tensor.data()
     }
@@ -22,7 +22,7 @@ impl Golden {
     /// Its values, as ggml dequantized them.
     fn values(&self, ty: DType) -> Vec<f32> {
         let name = if ty == DType::F32 { "src".into() } else { format!("{}.f32", ty.name().to_lowercase()) };
-        let tensor = self.0.tensor(&name).unwrap();
+        let tensor = self.0.tensor(&name).unwrap().unwrap();
         assert_eq!((tensor.dtype(), tensor.dims()), (DType::F32, &[512, 6][..]));
         tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
