@@ -257,7 +257,7 @@ impl<'a> Array<'a> {
     ///
     /// `array.elements::<f32>()`: the type is matched exactly, see [`Array::values`] to accept several.
     pub fn elements<T: Scalar>(&self) -> Option<Elements<'a, T>> {
-        (self.elem == T::TYPE).then(|| Elements { bytes: self.bytes, _type: std::marker::PhantomData })
+        (self.elem == T::TYPE).then_some(Elements { bytes: self.bytes, _type: std::marker::PhantomData })
     }
 
     /// The elements of an array of strings, as bytes; `None` when it is of another type.
