@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod cancel;
+pub mod chat;
 mod dtype;
 mod error;
 pub mod gguf;
@@ -15,6 +16,7 @@ mod parallel;
 mod quant;
 #[allow(unsafe_code)]
 mod storage;
+mod tokenizer;
 
 pub use cancel::CancelToken;
 pub use dtype::DType;
@@ -22,3 +24,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use kernels::Isa;
 pub use limits::Limits;
 pub use storage::{Advice, MemoryBytes, Storage};
+pub use tokenizer::{
+    EncodeOptions, Engine, PieceKind, SpecialIds, StreamDecoder, Tokenizer, TokenizerOptions,
+};
