@@ -51,7 +51,7 @@ fn arrays(gguf: &Gguf) -> Result<Arrays<'_>> {
     if tokens.is_empty() {
         return Err(meta.error(TOKENS_KEY, "at least one piece", "none"));
     }
-    let rows = gguf.tensor("token_embd.weight").map_or(usize::MAX, |t| t.rows());
+    let rows = gguf.tensor("token_embd.weight")?.map_or(usize::MAX, |t| t.rows());
     Ok(Arrays { tokens, scores, types, len: tokens.len().min(rows) })
 }
 
