@@ -20,9 +20,11 @@ use crate::{CancelToken, Error, Result};
 /// How long a worker looks for its next pass before it parks: longer than sampling a token takes, and far shorter
 /// than what a battery would notice.
 const LINGER: Duration = Duration::from_micros(300);
-/// Turns of a barrier's loop before the waiter parks. On a machine with more threads than cores the one waited for
-/// may not be running at all, and every further turn would keep it from doing so.
-const SPINS: u32 = 20_000;
+/// Turns of a barrier's loop before the waiter sleeps: about 50 µs, longer than a step's last chunk usually takes.
+const SPINS: u32 = 3000;
+/// The same where there are more workers than cores: the one waited for may not be running at all, and every further
+/// turn would keep it from doing so.
+const SPINS_CROWDED: u32 = 16;
 
 /// Why a body must return early; the team turns it into the pass's error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +46,8 @@ struct Job {
 
 struct Shared {
     threads: usize,
+    /// Turns before a waiter sleeps.
+    spins: u32,
     /// Number of the pass; a change means that `job` is new.
     pass: AtomicU32,
     job: UnsafeCell<Option<Job>>,
@@ -133,7 +137,7 @@ impl Worker<'_> {
 impl Shared {
     /// Spins for a moment, then sleeps, until `done`. Whoever makes it true calls `wake_sleepers`.
     fn wait(&self, done: impl Fn() -> bool) {
-        for _ in 0..SPINS {
+        for _ in 0..self.spins {
             if done() {
                 return;
             }
@@ -240,9 +244,11 @@ impl Team {
     /// A team of `threads` workers, or of as many as can be created.
     pub(crate) fn new(threads: usize) -> Team {
         let mut threads = threads.max(1);
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         loop {
             let shared = Arc::new(Shared {
                 threads,
+                spins: if threads > cores { SPINS_CROWDED } else { SPINS },
                 pass: AtomicU32::new(0),
                 job: UnsafeCell::new(None),
                 running: AtomicUsize::new(0),
