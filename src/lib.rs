@@ -3,27 +3,26 @@
 #![deny(unsafe_code)]
 
 mod cancel;
-pub mod chat;
 mod dtype;
 mod error;
 pub mod gguf;
 #[allow(unsafe_code)]
 mod kernels;
 mod limits;
+mod model;
+#[allow(unsafe_code)]
+mod ops;
 #[allow(unsafe_code)]
 mod parallel;
 #[allow(unsafe_code)]
 mod quant;
 #[allow(unsafe_code)]
 mod storage;
-mod tokenizer;
 
 pub use cancel::CancelToken;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use kernels::Isa;
 pub use limits::Limits;
+pub use model::{Arch, Config, KvType, Model, ModelBuilder, Plan, Progress, SessionOptions};
 pub use storage::{Advice, MemoryBytes, Storage};
-pub use tokenizer::{
-    EncodeOptions, Engine, PieceKind, SpecialIds, StreamDecoder, Tokenizer, TokenizerOptions,
-};

@@ -1,0 +1,118 @@
+//! A model: its file, its shape, its team of threads. It never changes after it is opened.
+
+mod config;
+#[allow(unsafe_code)]
+pub(crate) mod forward;
+#[allow(unsafe_code)]
+pub(crate) mod kv_cache;
+mod metadata;
+mod open;
+mod plan;
+pub(crate) mod scratch;
+pub(crate) mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use config::{Arch, Config};
+pub use kv_cache::KvType;
+pub use open::{ModelBuilder, Progress};
+pub use plan::{Plan, SessionOptions};
+
+use crate::gguf::Gguf;
+use crate::kernels::Kernels;
+use crate::parallel::Team;
+use crate::{Isa, Result};
+use weights::Weights;
+
+/// Most rows of logits that are computed at a time.
+pub(crate) const MAX_LOGIT_ROWS: usize = 16;
+
+/// An opened model.
+///
+/// Cloning is cheap and shares everything. It can be used from many threads; passes of its sessions take turns.
+#[derive(Clone)]
+pub struct Model(pub(crate) Arc<Inner>);
+
+/// What the clones of a [`Model`] share.
+pub(crate) struct Inner {
+    pub(crate) gguf: Gguf,
+    pub(crate) config: Config,
+    pub(crate) weights: Weights,
+    pub(crate) kernels: Kernels,
+    pub(crate) team: Team,
+    /// For full and windowed layers: [head_dim / 2] angles of position 1.
+    pub(crate) rope_frequencies: [Vec<f64>; 2],
+}
+
+impl Model {
+    /// Opens a GGUF file with the default options: see [`Model::builder`].
+    ///
+    /// Of a model that was split into several files, give the first.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file, by name and place.
+    pub fn open(path: impl AsRef<Path>) -> Result<Model> {
+        Self::builder().open(path)
+    }
+
+    /// Options for opening.
+    pub fn builder<'a>() -> ModelBuilder<'a> {
+        ModelBuilder::default()
+    }
+
+    /// The memory that a model and one session on it will take, without loading anything.
+    ///
+    /// # Errors
+    /// As [`Model::open`], and [`Error::InvalidOption`](crate::Error::InvalidOption).
+    pub fn plan(path: impl AsRef<Path>, threads: usize, options: &SessionOptions) -> Result<Plan> {
+        let gguf = Gguf::open(path)?;
+        let config = Config::from_gguf(&gguf)?;
+        let weights = Weights::find(&gguf, &config)?;
+        Plan::new(&gguf, &config, &weights, threads, options)
+    }
+
+    /// As [`Model::plan`], of this model.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption).
+    pub fn plan_session(&self, options: &SessionOptions) -> Result<Plan> {
+        let m = &*self.0;
+        Plan::new(&m.gguf, &m.config, &m.weights, m.team.threads(), options)
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The file: metadata and tensors.
+    pub fn gguf(&self) -> &Gguf {
+        &self.0.gguf
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.0.kernels.isa()
+    }
+
+    /// Threads in use, the caller's included: never more than asked, fewer where the system refused.
+    pub fn threads(&self) -> usize {
+        self.0.team.threads()
+    }
+
+    /// For tests of what happens then: makes worker `index` panic in the next pass.
+    #[doc(hidden)]
+    pub fn inject_panic(&self, index: usize) {
+        self.0.team.inject_panic(index);
+    }
+}
+
+/// The angle by which position 1 rotates each pair of a head's values.
+fn rope_frequencies(head_dim: usize, base: f32, factor: f32) -> Vec<f64> {
+    let pairs = head_dim / 2;
+    (0..pairs).map(|i| (base as f64).powf(-2.0 * i as f64 / head_dim as f64) / factor as f64).collect()
+}

@@ -1,0 +1,159 @@
+//! Opening a model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::weights::Weights;
+use super::{Config, Inner, Model, rope_frequencies};
+use crate::gguf::Gguf;
+use crate::kernels::Kernels;
+use crate::parallel::Team;
+use crate::storage::Storage;
+use crate::{CancelToken, Error, Isa, Result};
+
+/// How far a long call has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Options for opening a [`Model`].
+#[derive(Default)]
+pub struct ModelBuilder<'a> {
+    threads: Option<usize>,
+    isa: Option<Isa>,
+    cancel: Option<CancelToken>,
+    progress: Option<Box<dyn FnMut(Progress) + 'a>>,
+    private: bool,
+    preload: bool,
+}
+
+impl<'a> ModelBuilder<'a> {
+    /// Threads to compute with, the caller's included. Unless asked: one for each core that the process may use.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// The instruction set to use, instead of the best that there is.
+    pub fn isa(mut self, isa: Isa) -> Self {
+        self.isa = Some(isa);
+        self
+    }
+
+    /// Stops opening, and building the tokenizer, when set.
+    pub fn cancel(mut self, cancel: &CancelToken) -> Self {
+        self.cancel = Some(cancel.clone());
+        self
+    }
+
+    /// Told how far opening has come.
+    pub fn progress(mut self, progress: impl FnMut(Progress) + 'a) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// Read the file into memory of our own instead of mapping it: for those who can't trust the file not to shrink
+    /// while it is used. Takes as much memory as the file is long.
+    pub fn private_copy(mut self, yes: bool) -> Self {
+        self.private = yes;
+        self
+    }
+
+    /// Read the whole file ahead, in order, before returning: the first tokens then come at full speed even when the
+    /// file was not in the page cache.
+    pub fn preload(mut self, yes: bool) -> Self {
+        self.preload = yes;
+        self
+    }
+
+    /// Opens a file; of a split model, the first.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the file, by name and place; [`Error::InvalidOption`]; [`Error::Cancelled`].
+    pub fn open(mut self, path: impl AsRef<Path>) -> Result<Model> {
+        self.check()?;
+        let cancel = self.token();
+        let private = self.private;
+        let gguf = Gguf::open_with(path.as_ref(), &cancel, &mut |path| match private {
+            true => Storage::read(path, &cancel, &mut |done, total| self.report(done, total)),
+            false => Storage::open(path),
+        })?;
+        self.finish(gguf)
+    }
+
+    /// Opens what a [`Storage`] holds: a descriptor with an offset and a length, or bytes. Of a split model, give
+    /// all parts in order.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_storage(self, parts: Vec<Storage>) -> Result<Model> {
+        self.check()?;
+        let gguf = Gguf::from_parts(parts, &self.token())?;
+        self.finish(gguf)
+    }
+
+    /// The caller's token, or one that nobody sets.
+    fn token(&self) -> CancelToken {
+        self.cancel.clone().unwrap_or_default()
+    }
+
+    fn report(&mut self, done: u64, total: u64) {
+        if let Some(f) = &mut self.progress {
+            f(Progress { done, total });
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(cancel) = &self.cancel {
+            cancel.check()?;
+        }
+        match self.threads {
+            Some(n) if n == 0 || n > MAX_THREADS => Err(Error::InvalidOption {
+                option: "threads",
+                expected: format!("1 to {MAX_THREADS}"),
+                found: n.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(mut self, gguf: Gguf) -> Result<Model> {
+        let isa = self.isa.unwrap_or_else(Isa::detect);
+        let kernels = Kernels::new(isa).ok_or_else(|| Error::InvalidOption {
+            option: "isa",
+            expected: "an instruction set that this processor has".into(),
+            found: isa.to_string(),
+        })?;
+        let config = Config::from_gguf(&gguf)?;
+        let weights = Weights::find(&gguf, &config)?;
+        let total = gguf.file_len();
+        if self.preload {
+            gguf.read_ahead(&self.token(), &mut |done, total| self.report(done, total))?;
+        }
+        self.report(total, total);
+        let threads = self.threads.unwrap_or_else(default_threads);
+        Ok(Model(Arc::new(Inner {
+            rope_frequencies: [
+                rope_frequencies(config.head_dim, config.rope_base, config.rope_factor),
+                rope_frequencies(config.head_dim, config.rope_base_windowed, 1.0),
+            ],
+            gguf,
+            config,
+            weights,
+            kernels,
+            team: Team::new(threads),
+        })))
+    }
+}
+
+const MAX_THREADS: usize = 256;
+
+/// One for each core within the process's affinity and cgroup quota.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS)
+}

@@ -1,0 +1,127 @@
+//! What a model and a session will take, before anything is loaded.
+
+use super::kv_cache::{KvShape, KvType};
+use super::scratch::Scratch;
+use super::weights::Weights;
+use super::{Config, MAX_LOGIT_ROWS};
+use crate::gguf::Gguf;
+use crate::{Error, Result};
+
+/// How a [`Session`](crate::Session) is laid out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// Tokens that the session can hold. `None`: the model's own context length, but at most 4096.
+    pub context: Option<usize>,
+    /// Most tokens that are processed at once, 1 to 4096: more is faster on long prompts and takes more memory.
+    /// A cancelled prompt is left at a multiple of it. 256 unless asked.
+    pub batch: usize,
+    /// How keys and values are stored. `None`: in f16, but in f32 for a model whose matrices are all F32, which
+    /// somebody chose for its precision.
+    pub kv: Option<KvType>,
+    /// Compute with f32 activations, an f32 cache and weights dequantized on the fly: slow, and the truth that the
+    /// fast paths are tested against.
+    pub exact: bool,
+    /// Keep every position in the windowed layers too, so that a text can be cut anywhere without processing it
+    /// again.
+    pub full_history: bool,
+    /// Copies of the sliding windows that a [`Conversation`](crate::Conversation) keeps to go back to the start of
+    /// its last turns. 1 unless asked; 0 for none.
+    pub snapshots: usize,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { context: None, batch: 256, kv: None, exact: false, full_history: false, snapshots: 1 }
+    }
+}
+
+/// Most positions that a session may hold by default.
+const DEFAULT_CONTEXT: usize = 4096;
+const MAX_BATCH: usize = 4096;
+
+impl SessionOptions {
+    /// The layout for a model, or [`Error::InvalidOption`].
+    pub(crate) fn shape(&self, c: &Config, weights: &Weights) -> Result<KvShape> {
+        let context = self.context.unwrap_or(c.context_length.min(DEFAULT_CONTEXT));
+        if context == 0 || context > c.context_length {
+            return Err(Error::InvalidOption {
+                option: "context",
+                expected: format!("1 to {}, the model's context length", c.context_length),
+                found: context.to_string(),
+            });
+        }
+        if self.batch == 0 || self.batch > MAX_BATCH {
+            return Err(Error::InvalidOption {
+                option: "batch",
+                expected: format!("1 to {MAX_BATCH}"),
+                found: self.batch.to_string(),
+            });
+        }
+        Ok(KvShape {
+            ty: match self.kv {
+                _ if self.exact => KvType::F32,
+                Some(ty) => ty,
+                None if weights.all_f32() => KvType::F32,
+                None => KvType::F16,
+            },
+            context,
+            batch: self.batch.min(context).max(MAX_LOGIT_ROWS),
+            full_history: self.full_history,
+        })
+    }
+}
+
+/// Bytes of memory: an upper bound, and a close one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The mapped file. Its pages are shared between processes, and the system may take them back at any time.
+    pub file: u64,
+    /// Keys and values of a full context.
+    pub kv_cache: u64,
+    /// Buffers of a forward pass and of sampling.
+    pub scratch: u64,
+    /// Copies of the sliding windows.
+    pub snapshots: u64,
+    /// The tokenizer.
+    pub tokenizer: u64,
+    /// All of the above.
+    pub total: u64,
+    /// What the machine has available now, where it says so. A file larger than that is read again and again.
+    pub available: Option<u64>,
+}
+
+impl Plan {
+    /// For an opened file, `threads` workers and one session.
+    pub(crate) fn new(
+        gguf: &Gguf,
+        c: &Config,
+        weights: &Weights,
+        threads: usize,
+        options: &SessionOptions,
+    ) -> Result<Plan> {
+        let shape = options.shape(c, weights)?;
+        let needs = weights.needs(options.exact);
+        let file = gguf.file_len();
+        let kv_cache = shape.bytes(c) as u64;
+        let scratch = (Scratch::bytes(c, &needs, shape.batch, threads) + SAMPLER_BYTES * c.vocab) as u64;
+        let snapshots = (options.snapshots * shape.snapshot_bytes(c)) as u64;
+        let tokenizer = TOKENIZER_BYTES * c.vocab as u64;
+        let total = file + kv_cache + scratch + snapshots + tokenizer;
+        Ok(Plan { file, kv_cache, scratch, snapshots, tokenizer, total, available: available_memory() })
+    }
+}
+
+/// Bytes that sampling holds for each id of the vocabulary.
+const SAMPLER_BYTES: usize = 12;
+/// Bytes that the tokenizer holds for each piece.
+const TOKENIZER_BYTES: u64 = 56;
+
+/// Memory that could be had without pushing others out, where the system tells.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,132 @@
+//! The forward pass against golden logits, on every instruction set of this machine.
+
+use std::path::PathBuf;
+
+use super::forward::Pass;
+use super::kv_cache::KvCache;
+use super::scratch::Scratch;
+use super::{MAX_LOGIT_ROWS, Model, SessionOptions};
+use crate::ops::Arithmetic;
+use crate::{CancelToken, Error, Isa};
+
+fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn tiny_ids() -> Vec<u32> {
+    serde_json::from_slice(&std::fs::read(data("tiny-ids.json")).unwrap()).unwrap()
+}
+
+fn floats(name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(data(name)).unwrap();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+/// The logits [ids, vocab] of `ids`, processed in batches of `batch`.
+fn logits(model: &Model, ids: &[u32], batch: usize, arithmetic: Arithmetic) -> Vec<f32> {
+    let options = SessionOptions {
+        context: Some(model.config().context_length.min(512)),
+        batch: batch.max(MAX_LOGIT_ROWS),
+        exact: arithmetic == Arithmetic::Exact,
+        ..Default::default()
+    };
+    let m = &*model.0;
+    let shape = options.shape(&m.config, &m.weights).unwrap();
+    let mut cache = KvCache::new(&m.config, &shape).unwrap();
+    let needs = m.weights.needs(options.exact);
+    let mut scratch = Scratch::new(&m.config, &needs, shape.batch, m.team.threads()).unwrap();
+    let mut all = Vec::new();
+    for (i, tokens) in ids.chunks(batch).enumerate() {
+        let pass = Pass { tokens, start: i * batch, arithmetic, logits: true };
+        m.forward(&pass, &mut cache, &mut scratch, None).unwrap();
+        let last = scratch.logits.to_vec();
+        for rows in (0..tokens.len()).step_by(MAX_LOGIT_ROWS) {
+            let rows = rows..(rows + MAX_LOGIT_ROWS).min(tokens.len());
+            let mut out = vec![0.0; rows.len() * m.config.vocab];
+            m.head(arithmetic, rows, &mut scratch, &mut out, None).unwrap();
+            all.extend(out);
+        }
+        assert!(all.ends_with(&last), "the last row's logits come out alike alone and among others");
+    }
+    all
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|i| i.is_available())
+}
+
+#[test]
+fn tiny_models_give_the_golden_logits() {
+    let ids = tiny_ids();
+    for name in ["tiny-gemma-mqa", "tiny-gemma-mha", "tiny-gemma2", "tiny-gemma3"] {
+        let golden = floats(&format!("{name}.logits.f32"));
+        for isa in isas() {
+            let model = Model::builder().isa(isa).threads(2).open(data(&format!("{name}.gguf"))).unwrap();
+            for (how, batch, arithmetic) in [
+                ("prefilled at once", 96, Arithmetic::Prefill),
+                ("prefilled by 7", 7, Arithmetic::Prefill),
+                ("stepped", 1, Arithmetic::Step),
+                ("exact", 96, Arithmetic::Exact),
+            ] {
+                let got = logits(&model, &ids, batch, arithmetic);
+                assert_eq!(got.len(), golden.len());
+                let worst = got.iter().zip(&golden).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+                assert!(worst <= 2e-3, "{name} {how} on {isa}: {worst}");
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_have_the_same_bits_for_any_threads_and_any_split() {
+    let ids = tiny_ids();
+    for isa in isas() {
+        for name in ["tiny-gemma-mqa", "tiny-gemma3"] {
+            for arithmetic in [Arithmetic::Prefill, Arithmetic::Exact] {
+                let mut reference = None;
+                for threads in [1, 2, 5] {
+                    let model = Model::builder()
+                        .isa(isa)
+                        .threads(threads)
+                        .open(data(&format!("{name}.gguf")))
+                        .unwrap();
+                    for batch in [96, 64, 33, 7, 1] {
+                        let got = bits(&logits(&model, &ids, batch, arithmetic));
+                        let expected = reference.get_or_insert_with(|| got.clone());
+                        assert!(*expected == got, "{name} on {isa}, {threads} threads, batches of {batch}");
+                    }
+                }
+            }
+            let mut reference = None;
+            for threads in [1, 2, 5] {
+                let model =
+                    Model::builder().isa(isa).threads(threads).open(data(&format!("{name}.gguf"))).unwrap();
+                for batch in [1, 3, 16] {
+                    let got = bits(&logits(&model, &ids, batch, Arithmetic::Step));
+                    let expected = reference.get_or_insert_with(|| got.clone());
+                    assert!(*expected == got, "{name} on {isa}, {threads} threads, {batch} drafts at a time");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_pass_says_so() {
+    let model = Model::open(data("tiny-gemma3.gguf")).unwrap();
+    let m = &*model.0;
+    let shape =
+        SessionOptions { context: Some(128), ..Default::default() }.shape(&m.config, &m.weights).unwrap();
+    let mut cache = KvCache::new(&m.config, &shape).unwrap();
+    let mut scratch =
+        Scratch::new(&m.config, &m.weights.needs(false), shape.batch, m.team.threads()).unwrap();
+    let token = CancelToken::new();
+    token.cancel();
+    let pass = Pass { tokens: &[2], start: 0, arithmetic: Arithmetic::Prefill, logits: true };
+    let e = m.forward(&pass, &mut cache, &mut scratch, Some(&token));
+    assert!(matches!(e, Err(Error::Cancelled)));
+}
