@@ -259,7 +259,7 @@ fn a_file_that_shrinks_while_it_is_copied() {
 }
 
 /// Reads `total` bytes in pieces by `read`, checks what progress was told, then cancels after two pieces.
-fn assert_pieces(total: u64, read: &dyn Fn(&CancelToken, &mut dyn FnMut(u64, u64)) -> Result<(), Error>) {
+fn assert_pieces(total: u64, read: impl Fn(&CancelToken, &mut dyn FnMut(u64, u64)) -> Result<(), Error>) {
     let mut told = Vec::new();
     read(&CancelToken::new(), &mut |done, all| told.push((done, all))).unwrap();
     assert!(told.len() > 3, "{told:?}");
@@ -284,11 +284,11 @@ fn assert_pieces(total: u64, read: &dyn Fn(&CancelToken, &mut dyn FnMut(u64, u64
 fn long_reads_tell_and_stop() {
     let bytes = pattern((9 << 20) + 5);
     let (_dir, path) = file(&bytes);
-    assert_pieces(bytes.len() as u64, &|cancel, progress| {
+    assert_pieces(bytes.len() as u64, |cancel, progress| {
         Storage::read(&path, cancel, progress).map(|s| assert!(s.as_slice() == bytes))
     });
     let mapped = Storage::open(&path).unwrap();
-    assert_pieces(bytes.len() as u64, &|cancel, progress| mapped.read_ahead(cancel, progress));
+    assert_pieces(bytes.len() as u64, |cancel, progress| mapped.read_ahead(cancel, progress));
 }
 
 /// Kilobytes that this process has locked.
