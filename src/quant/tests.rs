@@ -83,6 +83,10 @@ fn any_bytes_are_a_block_at_any_alignment() {
         {
             let mut out = vec![0.0; ty.block_len() * 8];
             dequantize(ty, bytes, &mut out);
+            let moved = [&[0; 3], bytes].concat();
+            let mut again = vec![0.0; out.len()];
+            dequantize(ty, &moved[3..], &mut again);
+            assert_eq!(bits_of(&out), bits_of(&again), "{ty}");
             if !ty.is_float() {
                 let g = Grouping::of(ty);
                 for block in 0..out.len() / SUB {
@@ -99,6 +103,8 @@ fn wrong_lengths_are_errors() {
         let (n, bytes) = (ty.block_len() * 2, vec![0; ty.block_bytes() * 2 + 1]);
         for (wrong_bytes, values) in [(bytes.len(), n), (bytes.len() - 2, n), (bytes.len() - 1, n + 1)] {
             let error = ty.dequantize(&bytes[..wrong_bytes], &mut vec![0.0; values]).unwrap_err();
+            assert!(matches!(error, Error::InvalidOption { .. }), "{ty}: {error}");
+            let error = ty.quantize(&vec![0.0; values], &mut bytes.clone()[..wrong_bytes]).unwrap_err();
             assert!(matches!(error, Error::InvalidOption { .. }), "{ty}: {error}");
         }
         ty.dequantize(&bytes[..bytes.len() - 1], &mut vec![0.0; n]).unwrap();
