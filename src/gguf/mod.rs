@@ -3,6 +3,25 @@
 //! [`Gguf`] reads versions 2 and 3, little-endian, whole or split into parts as llama.cpp does. It looks at the
 //! header only: tensors are views of the mapped file. [`Builder`] and [`Writer`] write version 3.
 //!
+//! ```
+//! use carat::gguf::{Builder, Gguf};
+//! use carat::{CancelToken, DType, Storage};
+//!
+//! let mut header = Builder::new();
+//! header.set("general.architecture", "gemma3")?;
+//! header.set_strings("tokenizer.ggml.tokens", ["<pad>", "<eos>"])?;
+//! header.tensor("output_norm.weight", DType::F32, &[4])?;
+//! let mut file = header.write(Vec::new(), "small.gguf")?;
+//! file.write(&[0; 16])?; // all of a tensor, or a piece
+//! let bytes = file.finish()?;
+//!
+//! let gguf = Gguf::from_parts(vec![Storage::from_bytes(bytes)], &CancelToken::new())?;
+//! assert_eq!(gguf.metadata().require::<&str>("general.architecture")?, "gemma3");
+//! let norm = gguf.tensor("output_norm.weight")?.unwrap();
+//! assert_eq!((norm.dims(), norm.data().len()), ([4].as_slice(), 16));
+//! # Ok::<(), carat::Error>(())
+//! ```
+//!
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 mod metadata;
