@@ -27,6 +27,8 @@ mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -335,6 +337,12 @@ impl Panel {
         })
     }
 
+    /// Panics when it has no room for a slab.
+    fn check(&self) {
+        assert!(self.q.len() >= SLAB * BLOCK * PANEL);
+        assert!(self.scale.len() >= SLAB * 2 * PANEL && self.min.len() >= SLAB * 2 * PANEL);
+    }
+
     /// Bytes that `new` takes.
     pub(crate) const fn bytes(quantized: bool) -> usize {
         let n = quantized as usize;
@@ -437,6 +445,7 @@ impl Kernels {
         rows.check();
         assert!(!rows.ty.is_float() && (1..=PANEL).contains(&rows.len()));
         assert!(blocks.len() <= SLAB && blocks.end * BLOCK <= rows.cols);
+        panel.check();
         panel.grouping = Grouping::of(rows.ty);
         // SAFETY: a value of Kernels exists only where the instruction set does; lengths were checked above.
         unsafe { (self.0.unpack_panel)(rows, blocks, panel) }
@@ -449,6 +458,7 @@ impl Kernels {
     /// mins, `acc −= min · sum`.
     pub(crate) fn gemm_panel(&self, panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f32]) {
         acts.check();
+        panel.check();
         assert!(blocks.len() <= SLAB && blocks.end * BLOCK <= acts.k);
         assert_eq!(acc.len(), acts.rows * PANEL);
         // SAFETY: as above.
