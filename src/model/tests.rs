@@ -130,3 +130,87 @@ fn a_cancelled_pass_says_so() {
     let e = m.forward(&pass, &mut cache, &mut scratch, Some(&token));
     assert!(matches!(e, Err(Error::Cancelled)));
 }
+
+/// The real 270M file: where CARAT_TEST_MODEL says, else in the user's cache directory. Says so when it is missing.
+fn real_model() -> Option<PathBuf> {
+    let path = std::env::var_os("CARAT_TEST_MODEL").map(PathBuf::from).or_else(|| {
+        let home = PathBuf::from(std::env::var_os("HOME")?);
+        Some(home.join(".cache/carat/gemma-3-270m-q4_k_m.gguf"))
+    });
+    let found = path.filter(|p| p.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: the real model is not here: run `make test`, or set CARAT_TEST_MODEL");
+    }
+    found
+}
+
+/// The highest logit's id, and how far the next is.
+fn winner(logits: &[f32]) -> (u32, f32) {
+    let mut best = (0, f32::NEG_INFINITY);
+    let mut second = f32::NEG_INFINITY;
+    for (id, &l) in logits.iter().enumerate() {
+        if l > best.1 {
+            second = best.1;
+            best = (id as u32, l);
+        } else if l > second {
+            second = l;
+        }
+    }
+    (best.0, best.1 - second)
+}
+
+#[test]
+fn the_real_model_gives_the_golden_winners_and_in_the_exact_mode_their_values() {
+    let Some(path) = real_model() else { return };
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(data("gemma3-270m.json")).unwrap()).unwrap();
+    let numbers = |v: &serde_json::Value| -> Vec<u32> {
+        v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect()
+    };
+    for isa in isas() {
+        let model = Model::builder().isa(isa).threads(2).open(&path).unwrap();
+        let vocab = model.config().vocab;
+        let mut checked = 0;
+        for text in golden.as_array().unwrap() {
+            let (prompt, greedy) = (numbers(&text["ids"]), numbers(&text["greedy"]));
+            let all = [&prompt[..], &greedy[..greedy.len() - 1]].concat();
+            let exact = logits(&model, &all, 256, Arithmetic::Exact);
+            for (p, position) in text["positions"].as_array().unwrap().iter().enumerate() {
+                let row = &exact[p * vocab..(p + 1) * vocab];
+                for pair in position["top"].as_array().unwrap() {
+                    let (id, value) = (pair[0].as_u64().unwrap() as usize, pair[1].as_f64().unwrap());
+                    assert!((row[id] as f64 - value).abs() < 1e-2, "{isa}: position {p}, id {id}");
+                }
+                let max = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l)) as f64;
+                let sum: f64 = row.iter().map(|&l| (l as f64 - max).exp()).sum();
+                let expected = position["logsumexp"].as_f64().unwrap();
+                assert!((max + sum.ln() - expected).abs() < 1e-2, "{isa}: position {p}");
+            }
+            let prefilled = logits(&model, &all, 256, Arithmetic::Prefill);
+            let stepped = logits(&model, &all, 1, Arithmetic::Step);
+            for p in 0..all.len() {
+                // The golden winner and margin: of the prompt from its positions, then from the greedy choices.
+                let (id, margin) = if p + 1 < prompt.len() {
+                    let top = &text["positions"][p]["top"];
+                    (
+                        top[0][0].as_u64().unwrap() as u32,
+                        top[0][1].as_f64().unwrap() - top[1][1].as_f64().unwrap(),
+                    )
+                } else {
+                    let g = p + 1 - prompt.len();
+                    (greedy[g], text["greedy_margin"][g].as_f64().unwrap())
+                };
+                let row = p * vocab..(p + 1) * vocab;
+                let (found, found_margin) = winner(&exact[row.clone()]);
+                assert!((found_margin as f64 - margin).abs() < 1e-2 && (found == id || margin < 1e-2));
+                if margin > 0.5 {
+                    assert_eq!(winner(&prefilled[row.clone()]).0, id, "{isa}: prefilled, position {p}");
+                    assert_eq!(winner(&stepped[row]).0, id, "{isa}: stepped, position {p}");
+                    checked += 1;
+                }
+            }
+        }
+        println!("{isa}: {checked} positions");
+        assert!(checked > 100);
+    }
+}
