@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod cancel;
+pub mod chat;
 mod dtype;
 mod error;
 pub mod gguf;
@@ -18,6 +19,7 @@ mod parallel;
 mod quant;
 #[allow(unsafe_code)]
 mod storage;
+mod tokenizer;
 
 pub use cancel::CancelToken;
 pub use dtype::DType;
@@ -26,3 +28,6 @@ pub use kernels::Isa;
 pub use limits::Limits;
 pub use model::{Arch, Config, KvType, Model, ModelBuilder, Plan, Progress, SessionOptions};
 pub use storage::{Advice, MemoryBytes, Storage};
+pub use tokenizer::{
+    EncodeOptions, Engine, PieceKind, SpecialIds, StreamDecoder, Tokenizer, TokenizerOptions,
+};

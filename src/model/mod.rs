@@ -15,7 +15,7 @@ pub(crate) mod weights;
 mod tests;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use config::{Arch, Config};
 pub use kv_cache::KvType;
@@ -25,7 +25,8 @@ pub use plan::{Plan, SessionOptions};
 use crate::gguf::Gguf;
 use crate::kernels::Kernels;
 use crate::parallel::Team;
-use crate::{Isa, Result};
+use crate::tokenizer::{Tokenizer, TokenizerOptions};
+use crate::{CancelToken, Isa, Result};
 use weights::Weights;
 
 /// Most rows of logits that are computed at a time.
@@ -46,6 +47,9 @@ pub(crate) struct Inner {
     pub(crate) team: Team,
     /// For full and windowed layers: [head_dim / 2] angles of position 1.
     pub(crate) rope_frequencies: [Vec<f64>; 2],
+    tokenizer_options: TokenizerOptions,
+    tokenizer: OnceLock<Tokenizer>,
+    cancel: Option<CancelToken>,
 }
 
 impl Model {
@@ -82,6 +86,23 @@ impl Model {
     pub fn plan_session(&self, options: &SessionOptions) -> Result<Plan> {
         let m = &*self.0;
         Plan::new(&m.gguf, &m.config, &m.weights, m.team.threads(), options)
+    }
+
+    /// The tokenizer, built when first asked for.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`](crate::Error::Vocabulary) for a vocabulary that is not sound.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        let m = &*self.0;
+        if let Some(t) = m.tokenizer.get() {
+            return Ok(t);
+        }
+        if let Some(cancel) = &m.cancel {
+            cancel.check()?;
+        }
+        let built = Tokenizer::from_gguf(&m.gguf, &m.tokenizer_options)?;
+        // Another thread may have been faster: either is as good.
+        Ok(m.tokenizer.get_or_init(|| built))
     }
 
     /// Its shape.

@@ -1,13 +1,14 @@
 //! Opening a model.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::weights::Weights;
 use super::{Config, Inner, Model, rope_frequencies};
 use crate::gguf::Gguf;
 use crate::kernels::Kernels;
 use crate::parallel::Team;
+use crate::tokenizer::TokenizerOptions;
 use crate::storage::Storage;
 use crate::{CancelToken, Error, Isa, Result};
 
@@ -30,6 +31,7 @@ pub struct ModelBuilder<'a> {
     progress: Option<Box<dyn FnMut(Progress) + 'a>>,
     private: bool,
     preload: bool,
+    tokenizer: TokenizerOptions,
 }
 
 impl<'a> ModelBuilder<'a> {
@@ -68,6 +70,12 @@ impl<'a> ModelBuilder<'a> {
     /// file was not in the page cache.
     pub fn preload(mut self, yes: bool) -> Self {
         self.preload = yes;
+        self
+    }
+
+    /// Options of the tokenizer.
+    pub fn tokenizer(mut self, options: TokenizerOptions) -> Self {
+        self.tokenizer = options;
         self
     }
 
@@ -147,6 +155,9 @@ impl<'a> ModelBuilder<'a> {
             weights,
             kernels,
             team: Team::new(threads),
+            tokenizer_options: self.tokenizer,
+            tokenizer: OnceLock::new(),
+            cancel: self.cancel,
         })))
     }
 }

@@ -40,6 +40,10 @@ fn logits(model: &Model, ids: &[u32], batch: usize, arithmetic: Arithmetic) -> V
         let pass = Pass { tokens, start: i * batch, arithmetic, logits: true };
         m.forward(&pass, &mut cache, &mut scratch, None).unwrap();
         let last = scratch.logits.to_vec();
+        if tokens.len() == 1 {
+            all.extend(last);
+            continue;
+        }
         for rows in (0..tokens.len()).step_by(MAX_LOGIT_ROWS) {
             let rows = rows..(rows + MAX_LOGIT_ROWS).min(tokens.len());
             let mut out = vec![0.0; rows.len() * m.config.vocab];

@@ -1,0 +1,141 @@
+//! Gemma's turn template: who speaks when, as ids.
+//!
+//! `<bos>`, then for each turn `<start_of_turn>`, `user` or `model`, a line break, the content without white space
+//! around it, `<end_of_turn>` and a line break; at the end an open turn of the model. There is no system role: a
+//! system text goes before the first user's content, followed by a blank line
+//! (<https://ai.google.dev/gemma/docs/core/prompt-structure>).
+//!
+//! Control tokens come from the template alone: one written out in somebody's text is text. What stands between two
+//! control tokens is encoded as one string, as in training.
+//!
+//! A conversation that goes on keeps the ids that the model generated, which encoding its text again might not give:
+//! it begins with [`Tokenizer::bos`] and [`open_user_turn`], and goes on with [`close_model_turn`] and
+//! [`open_user_turn`] after each answer. [`render`] gives the whole at once when there are only texts.
+
+use crate::tokenizer::{EncodeOptions, Tokenizer};
+use crate::{CancelToken, Error, Result};
+
+/// Who speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// Says how to answer; at most once, at the beginning.
+    System,
+    /// Asks.
+    User,
+    /// Answers.
+    Model,
+}
+
+impl Role {
+    /// `system`, `user` or `model`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Model => "model",
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What one of them says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Turn<'a> {
+    /// Who.
+    pub role: Role,
+    /// What.
+    pub text: &'a str,
+}
+
+impl<'a> Turn<'a> {
+    /// A turn.
+    pub fn new(role: Role, text: &'a str) -> Self {
+        Turn { role, text }
+    }
+}
+
+/// The ids of a whole conversation, from the beginning-of-sequence token to the open turn of the model that is to
+/// answer.
+///
+/// # Errors
+///
+/// [`Error::Chat`] when the turns are not: at most one of the system, then user and model in turn, the last the
+/// user's; and those of [`Tokenizer::encode_with`].
+pub fn render(tokenizer: &Tokenizer, turns: &[Turn], cancel: Option<&CancelToken>) -> Result<Vec<u32>> {
+    let wrong = |turn: usize, what: String| Error::Chat { turn, what };
+    let (mut system, begin) = match turns.first() {
+        Some(Turn { role: Role::System, text }) => (Some(*text), 1),
+        _ => (None, 0),
+    };
+    let mut ids = vec![tokenizer.bos()];
+    for (i, turn) in turns.iter().enumerate().skip(begin) {
+        let due = if (i - begin) % 2 == 0 { Role::User } else { Role::Model };
+        if turn.role != due {
+            return Err(wrong(i, format!("it is the {}'s, expected the {due}'s", turn.role)));
+        }
+        match due {
+            Role::Model => {
+                // Its opening, `model` and a line break, ends what the user's turn left.
+                let opening = encode(tokenizer, MODEL_OPENING, cancel)?.len();
+                ids.truncate(ids.len() - opening);
+                let text = [MODEL_OPENING, turn.text.trim()].concat();
+                ids.extend(encode(tokenizer, &text, cancel)?);
+                ids.extend(close_model_turn(tokenizer)?);
+            }
+            _ => ids.extend(open_user_turn(tokenizer, system.take(), turn.text, cancel)?),
+        }
+    }
+    if (turns.len() - begin) % 2 == 0 {
+        return Err(wrong(turns.len(), "there is none, expected the user's".into()));
+    }
+    Ok(ids)
+}
+
+const MODEL_OPENING: &str = "model\n";
+
+/// The ids of a turn of the user and of the beginning of the model's answer. A `system` text is for the first turn of
+/// a conversation. Without the beginning-of-sequence token, which the first turn must be preceded by.
+///
+/// # Errors
+///
+/// Those of [`Tokenizer::encode_with`].
+pub fn open_user_turn(
+    tokenizer: &Tokenizer,
+    system: Option<&str>,
+    content: &str,
+    cancel: Option<&CancelToken>,
+) -> Result<Vec<u32>> {
+    let content = content.trim();
+    let text = match system {
+        Some(system) => ["user\n", system, "\n\n", content].concat(),
+        None => ["user\n", content].concat(),
+    };
+    let mut ids = vec![tokenizer.start_of_turn()];
+    ids.extend(encode(tokenizer, &text, cancel)?);
+    ids.extend(close_model_turn(tokenizer)?);
+    ids.push(tokenizer.start_of_turn());
+    ids.extend(encode(tokenizer, MODEL_OPENING, cancel)?);
+    Ok(ids)
+}
+
+/// The ids that end a turn: `<end_of_turn>` and a line break. A model that has sampled `<end_of_turn>` has not
+/// processed it yet: it is given these too, as one that was stopped otherwise.
+///
+/// # Errors
+///
+/// [`Error::OutOfMemory`].
+pub fn close_model_turn(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let mut ids = vec![tokenizer.end_of_turn()];
+    ids.extend(encode(tokenizer, "\n", None)?);
+    Ok(ids)
+}
+
+fn encode(tokenizer: &Tokenizer, text: &str, cancel: Option<&CancelToken>) -> Result<Vec<u32>> {
+    let options = EncodeOptions { cancel: cancel.cloned(), ..Default::default() };
+    tokenizer.encode_with(text, &options)
+}

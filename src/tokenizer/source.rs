@@ -1,0 +1,99 @@
+//! The vocabulary of a GGUF file.
+
+use super::SpecialIds;
+use super::vocab::{Builder, Vocabulary};
+use crate::gguf::{Array, Gguf};
+use crate::{CancelToken, Error, Result};
+
+const MODEL_KEY: &str = "tokenizer.ggml.model";
+const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
+const SCORES_KEY: &str = "tokenizer.ggml.scores";
+const TYPES_KEY: &str = "tokenizer.ggml.token_type";
+pub(super) const BOS_KEY: &str = "tokenizer.ggml.bos_token_id";
+pub(super) const EOS_KEY: &str = "tokenizer.ggml.eos_token_id";
+pub(super) const UNK_KEY: &str = "tokenizer.ggml.unknown_token_id";
+pub(super) const PAD_KEY: &str = "tokenizer.ggml.padding_token_id";
+
+/// The kind of vocabulary that Gemma's files name: SentencePiece.
+const MODEL: &str = "llama";
+
+/// Pieces taken between two looks at the cancel token: about a tenth of a millisecond.
+const PIECES_A_CHECK: usize = 4096;
+
+struct Arrays<'a> {
+    tokens: Array<'a>,
+    scores: Array<'a>,
+    types: Array<'a>,
+    /// How many pieces count: the rest have no row in the embedding.
+    len: usize,
+}
+
+fn arrays(gguf: &Gguf) -> Result<Arrays<'_>> {
+    let meta = gguf.metadata();
+    let model: &str = meta.require(MODEL_KEY)?;
+    if model != MODEL {
+        return Err(Error::Unsupported {
+            file: gguf.name().to_owned(),
+            what: format!("a vocabulary of kind {model:?} ({MODEL_KEY})"),
+            supported: format!("{MODEL:?}, which is SentencePiece"),
+        });
+    }
+    let tokens: Array = meta.require(TOKENS_KEY)?;
+    let other = |key: &str| {
+        let array: Array = meta.require(key)?;
+        if array.len() != tokens.len() {
+            let expected = format!("{} values, as many as {TOKENS_KEY}", tokens.len());
+            return Err(meta.error(key, expected, array.len().to_string()));
+        }
+        Ok(array)
+    };
+    let (scores, types) = (other(SCORES_KEY)?, other(TYPES_KEY)?);
+    if tokens.is_empty() {
+        return Err(meta.error(TOKENS_KEY, "at least one piece", "none"));
+    }
+    let rows = gguf.tensor("token_embd.weight")?.map_or(usize::MAX, |t| t.rows());
+    Ok(Arrays { tokens, scores, types, len: tokens.len().min(rows) })
+}
+
+pub(super) fn read(gguf: &Gguf, cancel: &CancelToken) -> Result<Vocabulary> {
+    let meta = gguf.metadata();
+    let Arrays { tokens, scores, types, len } = arrays(gguf)?;
+    let texts = tokens
+        .strings()
+        .ok_or_else(|| meta.error(TOKENS_KEY, "an array of strings", tokens.element_type().name()))?;
+    let mut scores = scores.values();
+    let mut types = types.values();
+    // Each string has its length in 8 bytes before it.
+    let mut builder =
+        Builder::new(gguf.name(), len, tokens.as_bytes().len().saturating_sub(8 * tokens.len()))?;
+    let mut read = 0;
+    for text in texts.take(len) {
+        if read % PIECES_A_CHECK == 0 {
+            cancel.check()?;
+        }
+        let score = scores.next().and_then(|v| v.as_f64());
+        let token_type = types.next().and_then(|v| v.as_i64());
+        let not = |key, expected: &str| meta.error(key, expected, format!("something else at index {read}"));
+        let score = score.ok_or_else(|| not(SCORES_KEY, "an array of numbers"))?;
+        let token_type = token_type.ok_or_else(|| not(TYPES_KEY, "an array of integers"))?;
+        builder.push(text, score as f32, token_type)?;
+        read += 1;
+    }
+    if read < len {
+        // The reader measured the array when the file was opened.
+        let found = format!("{read}: the file was overwritten since");
+        return Err(meta.error(TOKENS_KEY, format!("{len} pieces"), found));
+    }
+    builder.finish(&SpecialIds {
+        bos: meta.get_as(BOS_KEY)?,
+        eos: meta.get_as(EOS_KEY)?,
+        unk: meta.get_as(UNK_KEY)?,
+        pad: meta.get_as(PAD_KEY)?,
+    })
+}
+
+/// An upper bound of the bytes that the vocabulary will take.
+pub(super) fn heap_bytes_bound(gguf: &Gguf) -> Result<usize> {
+    let Arrays { tokens, len, .. } = arrays(gguf)?;
+    Ok(Vocabulary::heap_bytes_bound(len, tokens.as_bytes().len().saturating_sub(8 * tokens.len())))
+}
