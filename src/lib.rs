@@ -17,6 +17,7 @@ mod ops;
 mod parallel;
 #[allow(unsafe_code)]
 mod quant;
+mod session;
 #[allow(unsafe_code)]
 mod storage;
 mod tokenizer;
@@ -27,6 +28,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use kernels::Isa;
 pub use limits::Limits;
 pub use model::{Arch, Config, KvType, Model, ModelBuilder, Plan, Progress, SessionOptions};
+pub use session::{Session, TokenScore};
 pub use storage::{Advice, MemoryBytes, Storage};
 pub use tokenizer::{
     EncodeOptions, Engine, PieceKind, SpecialIds, StreamDecoder, Tokenizer, TokenizerOptions,

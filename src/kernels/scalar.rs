@@ -71,25 +71,33 @@ fn gemm_panel(panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f
 fn gemv(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
     let g = super::Grouping::of(rows.ty);
     for r in 0..rows.len() {
-        let row = rows.range(r..r + 1).data;
+        let row = rows.row(r);
         let mut acc = [0f32; super::MAX_STEP_ROWS];
         for block in 0..acts.k / BLOCK {
             let u = quant::unpack(rows.ty, row, block);
+            // In 16 bits, where even the oldest instruction sets multiply and add in one.
+            let w: [i16; BLOCK] = std::array::from_fn(|k| u.q[k] as i16 - g.offset as i16);
             for (t, acc) in acc[..acts.rows].iter_mut().enumerate() {
-                let h = &acts.h[t * acts.k + block * BLOCK..][..BLOCK];
-                let l = &acts.l[t * acts.k + block * BLOCK..][..BLOCK];
-                let d = acts.scale[t * (acts.k / 32) + block] / 256.0;
-                for group in 0..g.per_block() {
-                    let mut dot = 0i32;
-                    for k in group * g.group..(group + 1) * g.group {
-                        dot += (u.q[k] as i32 - g.offset) * (h[k] as i32 * 256 + l[k] as i32);
+                let at = t * acts.k + block * BLOCK;
+                let h: &[i8; BLOCK] = acts.h[at..].first_chunk().expect("k is whole blocks");
+                let l: &[i8; BLOCK] = acts.l[at..].first_chunk().expect("k is whole blocks");
+                let a: [i16; BLOCK] = std::array::from_fn(|k| h[k] as i16 * 256 + l[k] as i16);
+                let mut dots = [0i32; 2];
+                for (half, dot) in dots.iter_mut().enumerate() {
+                    for k in half * 16..half * 16 + 16 {
+                        *dot += w[k] as i32 * a[k] as i32;
                     }
-                    *acc += u.scale[group] * d * dot as f32;
-                    if g.mins {
-                        let at16 = t * (acts.k / 16) + block * 2 + group;
-                        *acc -= u.min[group]
-                            * if g.group == 16 { acts.sum16[at16] } else { acts.sum32[at16 / 2] };
+                }
+                let d = acts.scale[at / BLOCK] / 256.0;
+                let sums = &acts.sum16[at / 16..];
+                if g.group == 16 {
+                    for half in 0..2 {
+                        *acc += u.scale[half] * d * dots[half] as f32;
+                        *acc -= u.min[half] * sums[half];
                     }
+                } else {
+                    *acc += u.scale[0] * d * (dots[0] + dots[1]) as f32;
+                    *acc -= u.min[0] * acts.sum32[at / BLOCK];
                 }
             }
         }

@@ -8,8 +8,8 @@ use super::{Config, Inner, Model, rope_frequencies};
 use crate::gguf::Gguf;
 use crate::kernels::Kernels;
 use crate::parallel::Team;
-use crate::tokenizer::TokenizerOptions;
 use crate::storage::Storage;
+use crate::tokenizer::TokenizerOptions;
 use crate::{CancelToken, Error, Isa, Result};
 
 /// How far a long call has come.

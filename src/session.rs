@@ -1,0 +1,332 @@
+//! The state of one text: its tokens, their keys and values, and the buffers to add more.
+
+use crate::model::forward::Pass;
+use crate::model::kv_cache::{KvCache, KvShape};
+use crate::model::scratch::Scratch;
+use crate::model::{MAX_LOGIT_ROWS, Model, SessionOptions};
+use crate::ops::Arithmetic;
+use crate::{CancelToken, Error, Result};
+
+/// One text being read and written by a [`Model`].
+///
+/// A session owns everything that changes; the model is shared. Its calls run on the model's threads, one call of one
+/// session at a time.
+pub struct Session {
+    model: Model,
+    options: SessionOptions,
+    shape: KvShape,
+    cache: KvCache,
+    scratch: Scratch,
+    /// Room for a whole context is reserved, so that adding one allocates nothing.
+    tokens: Vec<u32>,
+    /// Whether `scratch.logits` are those of the last token.
+    has_logits: bool,
+    /// What happened, when the session can only be dropped.
+    broken: Option<String>,
+}
+
+/// How likely a token of a given text is, after those before it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct TokenScore {
+    /// Its id.
+    pub token: u32,
+    /// Natural logarithm of its probability.
+    pub log_prob: f32,
+    /// How many tokens are likelier.
+    pub rank: u32,
+}
+
+impl Session {
+    /// An empty session. All memory that it needs for its tokens is taken here; see [`Model::plan`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`], [`Error::OutOfMemory`].
+    pub fn new(model: &Model, options: SessionOptions) -> Result<Session> {
+        let m = &*model.0;
+        let shape = options.shape(&m.config, &m.weights)?;
+        let needs = m.weights.needs(options.exact);
+        let mut tokens = Vec::new();
+        tokens
+            .try_reserve_exact(shape.context)
+            .map_err(|_| Error::OutOfMemory { what: "the tokens of a session", bytes: 4 * shape.context })?;
+        Ok(Session {
+            model: model.clone(),
+            cache: KvCache::new(&m.config, &shape)?,
+            scratch: Scratch::new(&m.config, &needs, shape.batch, m.team.threads())?,
+            options,
+            shape,
+            tokens,
+            has_logits: false,
+            broken: None,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
+    }
+
+    /// The tokens so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// How many it can hold.
+    pub fn context(&self) -> usize {
+        self.shape.context
+    }
+
+    /// The logits [vocab] of the token that comes next, where the last call computed them: [`Self::prefill`] and
+    /// [`Self::step`] do; after anything else there are none.
+    pub fn logits(&self) -> Option<&[f32]> {
+        self.has_logits.then_some(&self.scratch.logits[..])
+    }
+
+    /// Adds the tokens of a prompt, in batches of [`SessionOptions::batch`].
+    ///
+    /// The same tokens give the same logits, bit for bit, however they are split into calls.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`], [`Error::TokenOutOfRange`] or [`Error::PromptTooLong`], before anything is done.
+    pub fn prefill(&mut self, ids: &[u32]) -> Result<()> {
+        self.prefill_with(ids, None)
+    }
+
+    /// As [`Self::prefill`]; when `cancel` is set the session is left at its last completed batch.
+    ///
+    /// # Errors
+    /// As [`Self::prefill`], and [`Error::Cancelled`].
+    pub fn prefill_with(&mut self, ids: &[u32], cancel: Option<&CancelToken>) -> Result<()> {
+        self.check_prompt(ids)?;
+        let batches = ids.len().div_ceil(self.shape.batch);
+        for (i, tokens) in ids.chunks(self.shape.batch).enumerate() {
+            self.forward(tokens, self.arithmetic(Arithmetic::Prefill), i + 1 == batches, cancel)?;
+        }
+        Ok(())
+    }
+
+    /// Adds one token and returns the logits [vocab] of the next. Nothing is allocated.
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`], [`Error::TokenOutOfRange`].
+    pub fn step(&mut self, token: u32) -> Result<&[f32]> {
+        self.step_with(token, None)
+    }
+
+    /// As [`Self::step`]; when `cancel` is set the token is not added.
+    ///
+    /// # Errors
+    /// As [`Self::step`], and [`Error::Cancelled`].
+    pub fn step_with(&mut self, token: u32, cancel: Option<&CancelToken>) -> Result<&[f32]> {
+        self.check_usable()?;
+        self.check_ids(&[token])?;
+        if self.tokens.len() == self.shape.context {
+            return Err(Error::ContextFull { context: self.shape.context });
+        }
+        self.forward(&[token], self.arithmetic(Arithmetic::Step), true, cancel)?;
+        Ok(&self.scratch.logits)
+    }
+
+    /// Adds tokens as [`Self::prefill`] does, and hands the logits [vocab] after each of them to `each`, with the
+    /// token's index in `ids`.
+    ///
+    /// # Errors
+    /// As [`Self::prefill_with`], and [`Error::OutOfMemory`] for the room that 16 rows of logits take.
+    pub fn prefill_each(
+        &mut self,
+        ids: &[u32],
+        cancel: Option<&CancelToken>,
+        mut each: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        self.check_prompt(ids)?;
+        let vocab = self.model.config().vocab;
+        let arithmetic = self.arithmetic(Arithmetic::Prefill);
+        let mut logits = crate::error::try_vec(MAX_LOGIT_ROWS * vocab, 0f32, "rows of logits")?;
+        let mut done = 0;
+        for tokens in ids.chunks(self.shape.batch) {
+            self.forward(tokens, arithmetic, false, cancel)?;
+            for first in (0..tokens.len()).step_by(MAX_LOGIT_ROWS) {
+                let rows = first..(first + MAX_LOGIT_ROWS).min(tokens.len());
+                let logits = &mut logits[..rows.len() * vocab];
+                let result = self.model.0.head(arithmetic, rows.clone(), &mut self.scratch, logits, cancel);
+                self.note_broken(&result);
+                result?;
+                for (row, logits) in rows.zip(logits.chunks_exact(vocab)) {
+                    each(done + row, logits)?;
+                }
+            }
+            done += tokens.len();
+        }
+        Ok(())
+    }
+
+    /// Adds the tokens of a text, and tells for those from index `from` on how likely they were after those before
+    /// them. The very first token of a session has nothing before it and no score.
+    ///
+    /// # Errors
+    /// As [`Self::prefill_each`], [`Error::InvalidOption`] for a `from` beyond the text, [`Error::NanLogits`].
+    pub fn score(
+        &mut self,
+        ids: &[u32],
+        from: usize,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Vec<TokenScore>> {
+        if from > ids.len() {
+            return Err(Error::InvalidOption {
+                option: "from",
+                expected: format!("0 to {}, the length of the text", ids.len()),
+                found: from.to_string(),
+            });
+        }
+        let kernels = self.model.0.kernels;
+        let before = self.tokens.len();
+        let mut scores = Vec::new();
+        let bytes = (ids.len() - from) * size_of::<TokenScore>();
+        scores
+            .try_reserve_exact(ids.len() - from)
+            .map_err(|_| Error::OutOfMemory { what: "the scores of a text", bytes })?;
+        let mut score = |token: u32, logits: &[f32], position: usize| {
+            let own = logits[token as usize];
+            let max = kernels.max(logits);
+            let log_sum = max as f64 + (kernels.sum_exp(logits, max) as f64).ln();
+            if !(own.is_finite() && log_sum.is_finite()) {
+                return Err(Error::NanLogits { token, position });
+            }
+            let log_prob = (own as f64 - log_sum) as f32;
+            let rank = logits.iter().filter(|&&l| l > own).count() as u32;
+            scores.push(TokenScore { token, log_prob, rank });
+            Ok(())
+        };
+        if from == 0
+            && let (Some(&first), Some(logits)) = (ids.first(), self.logits())
+        {
+            self.check_prompt(ids)?;
+            score(first, logits, before)?;
+        }
+        self.prefill_each(ids, cancel, |i, logits| match ids.get(i + 1) {
+            Some(&next) if i + 1 >= from => score(next, logits, before + i + 1),
+            _ => Ok(()),
+        })?;
+        Ok(scores)
+    }
+
+    /// Cuts the text to its first `len` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Rewind`] when the sliding windows no longer hold what comes before `len`: the session is as it was.
+    /// [`Error::InvalidOption`] when there are fewer tokens.
+    pub fn truncate(&mut self, len: usize) -> Result<()> {
+        self.check_usable()?;
+        if len > self.tokens.len() {
+            return Err(Error::InvalidOption {
+                option: "len",
+                expected: format!("0 to {}, the tokens there are", self.tokens.len()),
+                found: len.to_string(),
+            });
+        }
+        if len == self.tokens.len() {
+            return Ok(());
+        }
+        if !self.cache.can_resume_at(len) {
+            return Err(Error::Rewind { requested: len, nearest: self.cache.nearest_rewind() });
+        }
+        if len == 0 {
+            self.cache.clear();
+        }
+        self.tokens.truncate(len);
+        self.has_logits = false;
+        Ok(())
+    }
+
+    /// A copy that goes its own way from here.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn fork(&self) -> Result<Session> {
+        self.check_usable()?;
+        let mut other = Session::new(&self.model, self.options.clone())?;
+        other.cache.copy_from(&self.cache);
+        other.tokens.extend_from_slice(&self.tokens);
+        other.scratch.logits.copy_from_slice(&self.scratch.logits);
+        other.has_logits = self.has_logits;
+        Ok(other)
+    }
+
+    /// The arithmetic asked for, unless the session is an exact one.
+    fn arithmetic(&self, a: Arithmetic) -> Arithmetic {
+        if self.options.exact { Arithmetic::Exact } else { a }
+    }
+
+    /// One pass: on success its tokens are part of the text.
+    fn forward(
+        &mut self,
+        tokens: &[u32],
+        arithmetic: Arithmetic,
+        logits: bool,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
+        self.has_logits = false;
+        let pass = Pass { tokens, start: self.tokens.len(), arithmetic, logits };
+        let result = self.model.0.forward(&pass, &mut self.cache, &mut self.scratch, cancel);
+        self.note_broken(&result);
+        result?;
+        self.tokens.extend_from_slice(tokens);
+        self.has_logits = logits;
+        Ok(())
+    }
+
+    fn note_broken(&mut self, result: &Result<()>) {
+        if let Err(Error::Internal { what }) = result {
+            self.broken = Some(what.clone());
+        }
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        match &self.broken {
+            None => Ok(()),
+            Some(what) => {
+                Err(Error::Internal { what: format!("the session can only be dropped, after: {what}") })
+            }
+        }
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let vocab = self.model.config().vocab;
+        match ids.iter().position(|&id| id as usize >= vocab) {
+            None => Ok(()),
+            Some(position) => Err(Error::TokenOutOfRange { token: ids[position], position, vocab }),
+        }
+    }
+
+    fn check_prompt(&self, ids: &[u32]) -> Result<()> {
+        self.check_usable()?;
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        self.check_ids(ids)?;
+        if ids.len() > self.shape.context - self.tokens.len() {
+            return Err(Error::PromptTooLong {
+                tokens: ids.len(),
+                context: self.shape.context,
+                used: self.tokens.len(),
+            });
+        }
+        Ok(())
+    }
+}
