@@ -9,20 +9,43 @@ use super::{ActsMut, BLOCK};
 
 /// Coefficients of (eʳ − 1 − r) / r² from r⁰ to r⁵, for |r| ≤ ½ ln 2: interpolated at Chebyshev's nodes, error 3e-8 of
 /// eʳ − 1 before rounding.
-const EXP: [f32; 6] = [0.5, 0.16666667, 0.041666463, 0.00833331, 0.0013933686, 0.00019891030];
+const EXP: [f32; 6] = [0.5, 0.166_666_67, 0.041_666_463, 0.008_333_31, 0.001_393_368_6, 0.000_198_910_3];
 /// ln 2 in two parts, the first of 15 bits: n times it is exact.
 const LN_2_HI: f32 = 0.693_145_75;
 const LN_2_LO: f32 = 1.428_606_8e-6;
 
-/// `Σ over i of f(lanes of x from i)`, with `f` also storing: calls `f(offset, lanes)` for each vector of `len`, the last
-/// possibly with fewer lanes. `f` has a single call site, so that it is always inlined.
+/// Runs the body for each vector of `len` values, with its offset and its number of lanes: fewer than LANES at the end
+/// only. A macro and not a function, because a closure that is not inlined would lack the target features, and so
+/// would be a series of calls.
+macro_rules! each {
+    ($s:ident, $len:expr, |$i:ident, $n:ident| $body:block) => {{
+        let (len, lanes) = ($len, lanes($s));
+        let mut at = 0;
+        while at < len {
+            let ($i, $n) = (at, lanes.min(len - at));
+            $body
+            at += lanes;
+        }
+    }};
+}
+
+/// `x = …` for each vector `v` of `x`.
+macro_rules! map {
+    ($s:ident, $x:ident, |$i:ident, $n:ident, $v:ident| $body:expr) => {{
+        let p = $x.as_mut_ptr();
+        each!($s, $x.len(), |$i, $n| {
+            // SAFETY: each!() stays within x.
+            unsafe {
+                let $v = get($s, p, $i, $n);
+                put($s, p, $i, $body, $n);
+            }
+        });
+    }};
+}
+
 #[inline(always)]
-fn each<S: Simd>(_: S, len: usize, mut f: impl FnMut(usize, usize)) {
-    let mut i = 0;
-    while i < len {
-        f(i, (len - i).min(S::LANES));
-        i += S::LANES;
-    }
+fn lanes<S: Simd>(_: S) -> usize {
+    S::LANES
 }
 
 /// `n` lanes of `x` from `i`.
@@ -116,7 +139,7 @@ unsafe fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
         }
         i += step;
     }
-    each(s, x.len() - i, |j, n| {
+    each!(s, x.len() - i, |j, n| {
         // SAFETY: within x; lanes beyond it come as zeros.
         let v = unsafe { get(s, p, i + j, n) };
         acc[0] = s.fma(v, v, acc[0]);
@@ -132,7 +155,7 @@ unsafe fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
 #[inline(always)]
 unsafe fn scaled_mul<S: Simd>(s: S, x: *const f32, by: f32, w: &[f32], out: *mut f32) {
     let by = s.splat(by);
-    each(s, w.len(), |i, n| {
+    each!(s, w.len(), |i, n| {
         // SAFETY: the caller's promise.
         unsafe {
             let v = s.mul(s.mul(get(s, x, i, n), by), get(s, w.as_ptr(), i, n));
@@ -157,38 +180,28 @@ pub(super) unsafe fn rms_norm_in_place<S: Simd>(s: S, x: &mut [f32], w: &[f32], 
     }
 }
 
-/// `x = f(x)`, lanes at a time.
-#[inline(always)]
-fn map<S: Simd>(s: S, x: &mut [f32], mut f: impl FnMut(usize, usize, S::V) -> S::V) {
-    let p = x.as_mut_ptr();
-    each(s, x.len(), |i, n| {
-        // SAFETY: each() stays within x.
-        unsafe { put(s, p, i, f(i, n, get(s, p, i, n)), n) }
-    });
-}
-
 #[inline(always)]
 pub(super) unsafe fn add<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
-    // SAFETY: y is as long as x.
-    map(s, x, |i, n, v| s.add(v, unsafe { get(s, y.as_ptr(), i, n) }));
+    // y is as long as x.
+    map!(s, x, |i, n, v| s.add(v, get(s, y.as_ptr(), i, n)));
 }
 
 #[inline(always)]
 pub(super) unsafe fn scale<S: Simd>(s: S, x: &mut [f32], by: f32) {
     let by = s.splat(by);
-    map(s, x, |_, _, v| s.mul(v, by));
+    map!(s, x, |i, n, v| s.mul(v, by));
 }
 
 #[inline(always)]
 pub(super) unsafe fn gelu_mul<S: Simd>(s: S, gate: &mut [f32], up: &[f32]) {
-    // SAFETY: up is as long as gate.
-    map(s, gate, |i, n, v| s.mul(gelu(s, v), unsafe { get(s, up.as_ptr(), i, n) }));
+    // up is as long as gate.
+    map!(s, gate, |i, n, v| s.mul(gelu(s, v), get(s, up.as_ptr(), i, n)));
 }
 
 #[inline(always)]
 pub(super) unsafe fn softcap<S: Simd>(s: S, x: &mut [f32], cap: f32) {
     let cap = s.splat(cap);
-    map(s, x, |_, _, v| s.mul(cap, tanh(s, s.div(v, cap))));
+    map!(s, x, |i, n, v| s.mul(cap, tanh(s, s.div(v, cap))));
 }
 
 #[inline(always)]
@@ -196,7 +209,7 @@ pub(super) unsafe fn rope<S: Simd>(s: S, x: &mut [f32], cos: &[f32], sin: &[f32]
     let half = cos.len();
     let (a, b) = x.split_at_mut(half);
     let (a, b) = (a.as_mut_ptr(), b.as_mut_ptr());
-    each(s, half, |i, n| {
+    each!(s, half, |i, n| {
         // SAFETY: the two halves, cos and sin have `half` values each.
         unsafe {
             let (cos, sin) = (get(s, cos.as_ptr(), i, n), get(s, sin.as_ptr(), i, n));
@@ -222,58 +235,67 @@ pub(super) unsafe fn max<S: Simd>(s: S, x: &[f32]) -> f32 {
     chunks.remainder().iter().fold(m, |m, &x| if x > m { x } else { m })
 }
 
-/// Σ of `exp(x − max)`, given to `store` as they are computed. Chunks are summed in f32, and together in f64.
+/// Σ of `exp(x − max)`, and with STORE the terms to `out`. Chunks are summed in f32, and together in f64.
+///
+/// # Safety
+/// `x`, and with STORE `out`, are valid for `len` values; they may be the same.
 #[inline(always)]
-fn sum_of_exp<S: Simd>(s: S, x: &[f32], max: f32, mut store: impl FnMut(usize, S::V, usize)) -> f32 {
+unsafe fn sum_of_exp<S: Simd, const STORE: bool>(
+    s: S,
+    x: *const f32,
+    len: usize,
+    max: f32,
+    out: *mut f32,
+) -> f32 {
     const CHUNK: usize = 4096;
     let max = s.splat(max);
     let mut total = 0f64;
     let mut start = 0;
-    while start < x.len() {
-        let len = CHUNK.min(x.len() - start);
+    while start < len {
+        let chunk = CHUNK.min(len - start);
         let mut sum = s.splat(0.0);
-        each(s, len, |i, n| {
+        each!(s, chunk, |i, n| {
             let i = start + i;
-            let v = if n == S::LANES {
-                // SAFETY: within x.
-                unsafe { s.load(x.as_ptr().add(i)) }
-            } else {
-                // The lanes beyond x must add nothing.
-                let mut last = [f32::NEG_INFINITY; 16];
-                last[..n].copy_from_slice(&x[i..]);
-                // SAFETY: LANES is at most 16.
-                unsafe { s.load(last.as_ptr()) }
-            };
-            let e = exp(s, s.sub(v, max), s.splat(0.0));
-            sum = s.add(sum, e);
-            store(i, e, n);
+            // SAFETY: within x and out; `last` has at least LANES values.
+            unsafe {
+                let v = if n == S::LANES {
+                    s.load(x.add(i))
+                } else {
+                    // The lanes beyond x must add nothing.
+                    let mut last = [f32::NEG_INFINITY; 16];
+                    std::ptr::copy_nonoverlapping(x.add(i), last.as_mut_ptr(), n);
+                    s.load(last.as_ptr())
+                };
+                let e = exp(s, s.sub(v, max), s.splat(0.0));
+                sum = s.add(sum, e);
+                if STORE {
+                    put(s, out, i, e, n);
+                }
+            }
         });
         total += s.reduce_add(sum) as f64;
-        start += len;
+        start += chunk;
     }
     total as f32
 }
 
 #[inline(always)]
 pub(super) unsafe fn exp_sub_sum<S: Simd>(s: S, x: &mut [f32], max: f32) -> f32 {
-    let len = x.len();
     let p = x.as_mut_ptr();
-    // SAFETY: each vector is read before it is written, through the pointer that both come from.
-    unsafe {
-        let x = std::slice::from_raw_parts(p, len);
-        sum_of_exp(s, x, max, |i, e, n| put(s, p, i, e, n))
-    }
+    // SAFETY: valid for that length.
+    unsafe { sum_of_exp::<S, true>(s, p, x.len(), max, p) }
 }
 
 #[inline(always)]
 pub(super) unsafe fn sum_exp<S: Simd>(s: S, x: &[f32], max: f32) -> f32 {
-    sum_of_exp(s, x, max, |_, _, _| ())
+    // SAFETY: valid for that length, and nothing is stored.
+    unsafe { sum_of_exp::<S, false>(s, x.as_ptr(), x.len(), max, std::ptr::null_mut()) }
 }
 
 #[inline(always)]
 pub(super) unsafe fn f32_to_f16<S: Simd>(s: S, x: &[f32], out: &mut [f16]) {
     let out = out.as_mut_ptr();
-    each(s, x.len(), |i, n| {
+    each!(s, x.len(), |i, n| {
         // SAFETY: out is as long as x, and LANES is at most 16.
         unsafe {
             let v = get(s, x.as_ptr(), i, n);
@@ -305,57 +327,78 @@ unsafe fn block<S: Simd>(s: S, x: *const f32) -> ([S::V; 4], f32) {
     (v, f32::from_bits(s.reduce_max_i32(max) as u32))
 }
 
+/// Blocks that are quantized side by side: done one after the other, each would wait for its maximum and its sums.
+const SIDE: usize = 16;
+
 #[inline(always)]
 pub(super) unsafe fn quantize<S: Simd>(s: S, x: &[f32], out: &mut ActsMut<'_>) {
     let two = !out.l.is_empty();
     let vectors = BLOCK / S::LANES;
-    for b in 0..x.len() / BLOCK {
-        let at = b * BLOCK;
-        // SAFETY: within x.
-        let (v, max) = unsafe { block(s, x.as_ptr().add(at)) };
-        if !max.is_finite() {
-            out.h[at..at + BLOCK].fill(0);
-            if two {
-                out.l[at..at + BLOCK].fill(0);
-            }
-            out.scale[b] = f32::NAN;
-            out.sum_h[b * 2..b * 2 + 2].fill(0);
-            out.sum16[b * 2..b * 2 + 2].fill(f32::NAN);
-            out.sum32[b] = f32::NAN;
-            continue;
+    let blocks = x.len() / BLOCK;
+    for first in (0..blocks).step_by(SIDE) {
+        let n = SIDE.min(blocks - first);
+        let mut max = [0f32; SIDE];
+        for (b, max) in max[..n].iter_mut().enumerate() {
+            // SAFETY: within x.
+            *max = unsafe { block(s, x.as_ptr().add((first + b) * BLOCK)).1 };
         }
         // Below 4e-37, 127 / max would overflow.
-        let (d, inv) = if max > 1e-36 { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) };
-        // Sums of h, and of the integers represented, over each half.
-        let mut sums = [[s.splat_i32(0); 2]; 2];
-        for (i, v) in v[..vectors].iter().enumerate() {
-            let scaled = s.mul(*v, s.splat(inv));
-            let half = i * 2 / vectors;
-            let to = at + i * S::LANES;
-            // a = 256 h + l with both planes balanced; in one plane, h is the nearest integer itself.
-            let h = if two {
-                let a = s.round(s.mul(scaled, s.splat(256.0)));
-                let h = s.shr_i32::<8>(s.add_i32(a, s.splat_i32(128)));
-                let l = s.sub_i32(a, s.shl_i32::<8>(h));
-                sums[half][1] = s.add_i32(sums[half][1], a);
-                // SAFETY: within out.l, which is as long as x.
-                unsafe { s.store_i8(out.l.as_mut_ptr().add(to), l) };
-                h
-            } else {
-                s.round(scaled)
-            };
-            sums[half][0] = s.add_i32(sums[half][0], h);
-            // SAFETY: within out.h, which is as long as x.
-            unsafe { s.store_i8(out.h.as_mut_ptr().add(to), h) };
+        let (mut d, mut inv) = ([0f32; SIDE], [0f32; SIDE]);
+        for (max, (d, inv)) in max.iter().zip(d.iter_mut().zip(&mut inv)) {
+            (*d, *inv) = if *max > 1e-36 { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) };
         }
-        out.scale[b] = d;
-        for (half, [h, a]) in sums.into_iter().enumerate() {
-            let sum_h = s.reduce_add_i32(h);
-            let sum = if two { s.reduce_add_i32(a) as f32 / 256.0 } else { sum_h as f32 };
-            out.sum_h[b * 2 + half] = sum_h as i16;
-            out.sum16[b * 2 + half] = d * sum;
+        // Of each block: Σh of either half, and Σ(256 h + l) of either half.
+        let mut sums = [[0i32; 4]; SIDE];
+        for (b, sums) in sums[..n].iter_mut().enumerate() {
+            let at = (first + b) * BLOCK;
+            let inv = s.splat(inv[b]);
+            let mut acc = [s.splat_i32(0); 4];
+            for i in 0..vectors {
+                let half = i * 2 / vectors;
+                let at = at + i * S::LANES;
+                // SAFETY: within x, out.h and, where it is not empty, out.l.
+                unsafe {
+                    let scaled = s.mul(s.load(x.as_ptr().add(at)), inv);
+                    // a = 256 h + l with both planes balanced; in one plane, h is the nearest integer itself.
+                    let h = if two {
+                        let a = s.round(s.mul(scaled, s.splat(256.0)));
+                        let h = s.shr_i32::<8>(s.add_i32(a, s.splat_i32(128)));
+                        s.store_i8(out.l.as_mut_ptr().add(at), s.sub_i32(a, s.shl_i32::<8>(h)));
+                        acc[2 + half] = s.add_i32(acc[2 + half], a);
+                        h
+                    } else {
+                        s.round(scaled)
+                    };
+                    s.store_i8(out.h.as_mut_ptr().add(at), h);
+                    acc[half] = s.add_i32(acc[half], h);
+                }
+            }
+            *sums = s.reduce_add4_i32(acc);
         }
-        out.sum32[b] = out.sum16[b * 2] + out.sum16[b * 2 + 1];
+        out.scale[first..first + n].copy_from_slice(&d[..n]);
+        let sum_h = out.sum_h[2 * first..2 * (first + n)].as_chunks_mut::<2>().0;
+        let sum16 = out.sum16[2 * first..2 * (first + n)].as_chunks_mut::<2>().0;
+        let sum32 = &mut out.sum32[first..first + n];
+        for (b, ((sum_h, sum16), sum32)) in sum_h.iter_mut().zip(sum16).zip(sum32).enumerate() {
+            let [h0, h1, a0, a1] = sums[b];
+            *sum_h = [h0 as i16, h1 as i16];
+            let [s0, s1] = if two { [a0 as f32 / 256.0, a1 as f32 / 256.0] } else { [h0 as f32, h1 as f32] };
+            *sum16 = [d[b] * s0, d[b] * s1];
+            *sum32 = sum16[0] + sum16[1];
+        }
+        if max.iter().any(|max| !max.is_finite()) {
+            for b in (0..n).filter(|&b| !max[b].is_finite()) {
+                let b = first + b;
+                out.h[b * BLOCK..][..BLOCK].fill(0);
+                if two {
+                    out.l[b * BLOCK..][..BLOCK].fill(0);
+                }
+                out.scale[b] = f32::NAN;
+                out.sum_h[2 * b..][..2].fill(0);
+                out.sum16[2 * b..][..2].fill(f32::NAN);
+                out.sum32[b] = f32::NAN;
+            }
+        }
     }
 }
 

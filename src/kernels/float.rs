@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use super::simd::{Portable, Simd};
+use super::simd::Portable;
 use super::{ActsMut, BLOCK, Kernels, MAX_STEP_ROWS, Plain, Rows, elementwise, matrix};
 use crate::DType;
 
@@ -324,6 +324,3 @@ impl Kernels {
         unsafe { (self.0.float.sum_rows)(m, p, ldp, rows, n, acc, rows.cols, true) }
     }
 }
-
-// The tile widths of every instruction set divide the blocks that the kernels count in.
-const _: () = assert!(Portable::LANES == 8);

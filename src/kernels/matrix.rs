@@ -12,6 +12,8 @@ use crate::DType;
 
 /// How a row's values are stored.
 trait Source {
+    /// Values of about a cache line; they share a scale, where there is one.
+    const BLOCK: usize;
     /// Bytes of `cols` values.
     fn bytes(cols: usize) -> usize;
     /// The lanes from value `col`.
@@ -40,6 +42,7 @@ struct Bf16;
 struct Q8_0;
 
 impl Source for F32 {
+    const BLOCK: usize = 16;
     #[inline(always)]
     fn bytes(cols: usize) -> usize {
         cols * 4
@@ -52,6 +55,7 @@ impl Source for F32 {
 }
 
 impl Source for F16 {
+    const BLOCK: usize = 32;
     #[inline(always)]
     fn bytes(cols: usize) -> usize {
         cols * 2
@@ -64,6 +68,7 @@ impl Source for F16 {
 }
 
 impl Source for Bf16 {
+    const BLOCK: usize = 32;
     #[inline(always)]
     fn bytes(cols: usize) -> usize {
         cols * 2
@@ -76,6 +81,7 @@ impl Source for Bf16 {
 }
 
 impl Source for Q8_0 {
+    const BLOCK: usize = 32;
     #[inline(always)]
     fn bytes(cols: usize) -> usize {
         cols / 32 * 34
@@ -159,6 +165,11 @@ pub(super) unsafe fn transpose32<S: Simd>(
 
 /// Weight rows that are summed up side by side: their chains of additions overlap.
 const DOT_ROWS: usize = 4;
+/// Bounds of how many bytes ahead weights are asked for. Rows beside each other are several streams, which the
+/// hardware's prefetchers follow badly (at 640 columns of F16, to a third of the memory's speed). Asking for the
+/// memory in its own order, into L2, gets nearly all of it. Nearer than this is too late, and farther would not stay in
+/// a small L2.
+const AHEAD: std::ops::RangeInclusive<usize> = 16 << 10..=128 << 10;
 
 #[inline(always)]
 pub(super) unsafe fn dots<S: Simd>(
@@ -183,6 +194,7 @@ unsafe fn dots_from<S: Simd, B: Source>(
     stride: usize,
 ) {
     let (x, out) = (x.as_ptr(), out.as_mut_ptr());
+    let ahead = (DOT_ROWS * rows.row_bytes).clamp(*AHEAD.start(), *AHEAD.end());
     let mut r = 0;
     while r < rows.len() {
         let wide = r + DOT_ROWS <= rows.len();
@@ -194,15 +206,16 @@ unsafe fn dots_from<S: Simd, B: Source>(
                 let w = rows.data.as_ptr().add(r * rows.row_bytes);
                 let (x, out) = (x.add(t * rows.cols), out.add(t * stride + r));
                 let (bytes, cols) = (rows.row_bytes, rows.cols);
+                let ahead = if t == 0 { ahead } else { 0 };
                 match (wide, width) {
-                    (true, 1) => dots_tile::<S, B, DOT_ROWS, 1>(s, w, bytes, x, cols, out, stride),
-                    (true, 2) => dots_tile::<S, B, DOT_ROWS, 2>(s, w, bytes, x, cols, out, stride),
-                    (true, 3) => dots_tile::<S, B, DOT_ROWS, 3>(s, w, bytes, x, cols, out, stride),
-                    (true, _) => dots_tile::<S, B, DOT_ROWS, 4>(s, w, bytes, x, cols, out, stride),
-                    (false, 1) => dots_tile::<S, B, 1, 1>(s, w, bytes, x, cols, out, stride),
-                    (false, 2) => dots_tile::<S, B, 1, 2>(s, w, bytes, x, cols, out, stride),
-                    (false, 3) => dots_tile::<S, B, 1, 3>(s, w, bytes, x, cols, out, stride),
-                    (false, _) => dots_tile::<S, B, 1, 4>(s, w, bytes, x, cols, out, stride),
+                    (true, 1) => dots_tile::<S, B, DOT_ROWS, 1>(s, w, bytes, ahead, x, cols, out, stride),
+                    (true, 2) => dots_tile::<S, B, DOT_ROWS, 2>(s, w, bytes, ahead, x, cols, out, stride),
+                    (true, 3) => dots_tile::<S, B, DOT_ROWS, 3>(s, w, bytes, ahead, x, cols, out, stride),
+                    (true, _) => dots_tile::<S, B, DOT_ROWS, 4>(s, w, bytes, ahead, x, cols, out, stride),
+                    (false, 1) => dots_tile::<S, B, 1, 1>(s, w, bytes, ahead, x, cols, out, stride),
+                    (false, 2) => dots_tile::<S, B, 1, 2>(s, w, bytes, ahead, x, cols, out, stride),
+                    (false, 3) => dots_tile::<S, B, 1, 3>(s, w, bytes, ahead, x, cols, out, stride),
+                    (false, _) => dots_tile::<S, B, 1, 4>(s, w, bytes, ahead, x, cols, out, stride),
                 }
             }
             t += width;
@@ -212,15 +225,17 @@ unsafe fn dots_from<S: Simd, B: Source>(
 }
 
 /// `out[t · stride + r]` for r < R and t < T. Lane i of an accumulator sums the products at i modulo LANES, in order;
-/// lanes are added at the end.
+/// lanes are added at the end. Meanwhile, memory `ahead` bytes further than `w` is asked for, R rows of it.
 ///
 /// # Safety
 /// R rows of `w`, T rows of `x`, and those outputs exist.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // those of every matrix product
 unsafe fn dots_tile<S: Simd, B: Source, const R: usize, const T: usize>(
     s: S,
     w: *const u8,
     row_bytes: usize,
+    ahead: usize,
     x: *const f32,
     cols: usize,
     out: *mut f32,
@@ -230,17 +245,17 @@ unsafe fn dots_tile<S: Simd, B: Source, const R: usize, const T: usize>(
     let mut k = 0;
     // SAFETY: the caller's promise.
     unsafe {
+        while k + B::BLOCK <= cols {
+            for r in 0..R {
+                s.prefetch(w.wrapping_add(ahead + B::bytes(k * R + r * B::BLOCK)));
+            }
+            for k in (k..k + B::BLOCK).step_by(S::LANES) {
+                dots_step::<S, B, R, T>(s, w, row_bytes, x, cols, k, &mut acc);
+            }
+            k += B::BLOCK;
+        }
         while k + S::LANES <= cols {
-            let mut xs = [s.splat(0.0); T];
-            for (t, v) in xs.iter_mut().enumerate() {
-                *v = s.load(x.add(t * cols + k));
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let w = B::load(s, w.add(r * row_bytes), k);
-                for (acc, x) in acc.iter_mut().zip(xs) {
-                    *acc = s.fma(w, x, *acc);
-                }
-            }
+            dots_step::<S, B, R, T>(s, w, row_bytes, x, cols, k, &mut acc);
             k += S::LANES;
         }
         if k < cols {
@@ -251,9 +266,44 @@ unsafe fn dots_tile<S: Simd, B: Source, const R: usize, const T: usize>(
                 }
             }
         }
-        for (r, acc) in acc.iter().enumerate() {
-            for (t, acc) in acc.iter().enumerate() {
-                *out.add(t * stride + r) = s.reduce_add(*acc);
+        for t in 0..T {
+            let out = out.add(t * stride);
+            if R == 4 {
+                let sums = s.reduce_add4([acc[0][t], acc[1 % R][t], acc[2 % R][t], acc[3 % R][t]]);
+                out.cast::<[f32; 4]>().write_unaligned(sums);
+            } else {
+                for (r, acc) in acc.iter().enumerate() {
+                    *out.add(r) = s.reduce_add(acc[t]);
+                }
+            }
+        }
+    }
+}
+
+/// The products of LANES values from `k` on.
+///
+/// # Safety
+/// As [`dots_tile`], and k + LANES ≤ cols.
+#[inline(always)]
+unsafe fn dots_step<S: Simd, B: Source, const R: usize, const T: usize>(
+    s: S,
+    w: *const u8,
+    row_bytes: usize,
+    x: *const f32,
+    cols: usize,
+    k: usize,
+    acc: &mut [[S::V; T]; R],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut xs = [s.splat(0.0); T];
+        for (t, v) in xs.iter_mut().enumerate() {
+            *v = s.load(x.add(t * cols + k));
+        }
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let w = B::load(s, w.wrapping_add(r * row_bytes), k);
+            for (acc, x) in acc.iter_mut().zip(xs) {
+                *acc = s.fma(w, x, *acc);
             }
         }
     }
@@ -362,6 +412,16 @@ unsafe fn columns<S: Simd, B: Source, const M: usize, const C: usize>(
     M
 }
 
+/// `lanes` lanes of a row from value `col`, all of them unless `part`.
+///
+/// # Safety
+/// As [`Source::load`] or [`Source::load_part`].
+#[inline(always)]
+unsafe fn value<S: Simd, B: Source>(s: S, row: *const u8, col: usize, lanes: usize, part: bool) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe { if part { B::load_part(s, row, col, lanes) } else { B::load(s, row, col) } }
+}
+
 /// M rows by C vectors from column `col`, of which the last has `lanes` lanes (less than LANES only where C is 1).
 #[inline(always)]
 unsafe fn sum_tile<S: Simd, B: Source, const M: usize, const C: usize>(
@@ -384,11 +444,29 @@ unsafe fn sum_tile<S: Simd, B: Source, const M: usize, const C: usize>(
         }
         let mut row = tile.rows;
         for l in 0..tile.depth {
-            for j in 0..C {
-                let at = col + j * S::LANES;
-                let v = if part { B::load_part(s, row, at, lanes) } else { B::load(s, row, at) };
+            // The fewer operands are loaded first and kept, the others used as they come: with both kept, they and the
+            // accumulators would not fit in 16 registers.
+            if C <= M {
+                let mut v = [s.splat(0.0); C];
+                for (j, v) in v.iter_mut().enumerate() {
+                    *v = value::<S, B>(s, row, col + j * S::LANES, lanes, part);
+                }
                 for (i, acc) in acc.iter_mut().enumerate() {
-                    acc[j] = s.fma(s.splat(*tile.p.add(i * tile.ldp + l)), v, acc[j]);
+                    let w = s.splat(*tile.p.add(i * tile.ldp + l));
+                    for (acc, v) in acc.iter_mut().zip(v) {
+                        *acc = s.fma(w, v, *acc);
+                    }
+                }
+            } else {
+                let mut w = [s.splat(0.0); M];
+                for (i, w) in w.iter_mut().enumerate() {
+                    *w = s.splat(*tile.p.add(i * tile.ldp + l));
+                }
+                for j in 0..C {
+                    let v = value::<S, B>(s, row, col + j * S::LANES, lanes, part);
+                    for (acc, w) in acc.iter_mut().zip(w) {
+                        acc[j] = s.fma(w, v, acc[j]);
+                    }
                 }
             }
             row = row.wrapping_add(tile.row_bytes);

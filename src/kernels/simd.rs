@@ -5,7 +5,7 @@
 //! stores through pointers are not. The vectors themselves hold nothing but numbers.
 //!
 //! Every method is `#[inline(always)]`, and must be reached from a function with the right `#[target_feature]`:
-//! only there do the intrinsics become single instructions.
+//! only there do the intrinsics become single instructions. For the same reason the algorithms use no closures.
 
 /// The operations of one instruction set.
 pub(super) trait Simd: Copy {
@@ -45,7 +45,7 @@ pub(super) trait Simd: Copy {
     fn round(self, a: Self::V) -> Self::I;
     fn to_f32(self, a: Self::I) -> Self::V;
     fn bits(self, a: Self::V) -> Self::I;
-    fn from_bits(self, a: Self::I) -> Self::V;
+    fn with_bits(self, a: Self::I) -> Self::V;
     fn splat_i32(self, x: i32) -> Self::I;
     /// Wraps, as do all the i32 operations.
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
@@ -62,15 +62,21 @@ pub(super) trait Simd: Copy {
         let half = self.shr_i32::<1>(n);
         let rest = self.sub_i32(n, half);
         let bias = self.splat_i32(127);
-        let exp2 = |n| self.from_bits(self.shl_i32::<23>(self.add_i32(n, bias)));
-        self.mul(self.mul(a, exp2(half)), exp2(rest))
+        let first = self.with_bits(self.shl_i32::<23>(self.add_i32(half, bias)));
+        let second = self.with_bits(self.shl_i32::<23>(self.add_i32(rest, bias)));
+        self.mul(self.mul(a, first), second)
     }
 
     /// The sum of the lanes: halves are added to each other, down to one lane.
     fn reduce_add(self, a: Self::V) -> f32;
+    /// [`Self::reduce_add`] of each, bit for bit.
+    #[inline(always)]
+    fn reduce_add4(self, a: [Self::V; 4]) -> [f32; 4] {
+        [self.reduce_add(a[0]), self.reduce_add(a[1]), self.reduce_add(a[2]), self.reduce_add(a[3])]
+    }
     /// The greatest lane, of lanes without NaN.
     fn reduce_max(self, a: Self::V) -> f32;
-    fn reduce_add_i32(self, a: Self::I) -> i32;
+    fn reduce_add4_i32(self, a: [Self::I; 4]) -> [i32; 4];
     fn reduce_max_i32(self, a: Self::I) -> i32;
 
     /// # Safety
@@ -106,6 +112,9 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// `p` is valid for writes of LANES i8.
     unsafe fn store_i8(self, p: *mut i8, v: Self::I);
+    /// Asks for the cache line at `p`, into L2; `p` need not be valid.
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
     /// `dst[j · ld_dst + i] = src[i · ld_src + j]` for i and j below LANES.
     ///
     /// # Safety
@@ -218,7 +227,7 @@ impl Simd for Portable {
         lanes(|i| a[i].to_bits() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::V {
+    fn with_bits(self, a: Self::I) -> Self::V {
         lanes(|i| f32::from_bits(a[i] as u32))
     }
     #[inline(always)]
@@ -255,8 +264,8 @@ impl Simd for Portable {
         a.into_iter().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
     }
     #[inline(always)]
-    fn reduce_add_i32(self, a: Self::I) -> i32 {
-        a.into_iter().fold(0, i32::wrapping_add)
+    fn reduce_add4_i32(self, a: [Self::I; 4]) -> [i32; 4] {
+        a.map(|a| a.into_iter().fold(0, i32::wrapping_add))
     }
     #[inline(always)]
     fn reduce_max_i32(self, a: Self::I) -> i32 {

@@ -48,6 +48,21 @@ unsafe fn reduce_add_128(a: __m128) -> f32 {
     }
 }
 
+/// [`reduce_add_128`] of each: transposed, so that the same additions are done side by side.
+///
+/// # Safety
+/// The processor has SSE.
+#[inline(always)]
+unsafe fn reduce_add4_128(a: [__m128; 4]) -> [f32; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ab = _mm_add_ps(_mm_unpacklo_ps(a[0], a[1]), _mm_unpackhi_ps(a[0], a[1]));
+        let cd = _mm_add_ps(_mm_unpacklo_ps(a[2], a[3]), _mm_unpackhi_ps(a[2], a[3]));
+        let all = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+        std::mem::transmute::<__m128, [f32; 4]>(all)
+    }
+}
+
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
@@ -55,6 +70,7 @@ impl Simd for Avx2 {
     type V = __m256;
     type I = __m256i;
 
+    op!(prefetch(p: *const u8) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) });
     op!(splat(x: f32) -> __m256 { _mm256_set1_ps(x) });
     op!(splat_f16(bits: u16) -> __m256 { _mm256_cvtph_ps(_mm_set1_epi16(bits as i16)) });
     op!(add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) });
@@ -75,7 +91,7 @@ impl Simd for Avx2 {
     op!(round(a: __m256) -> __m256i { _mm256_cvtps_epi32(a) });
     op!(to_f32(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) });
     op!(bits(a: __m256) -> __m256i { _mm256_castps_si256(a) });
-    op!(from_bits(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) });
+    op!(with_bits(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) });
     op!(splat_i32(x: i32) -> __m256i { _mm256_set1_epi32(x) });
     op!(add_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) });
     op!(sub_i32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) });
@@ -94,16 +110,33 @@ impl Simd for Avx2 {
     op!(reduce_add(a: __m256) -> f32 {
         reduce_add_128(_mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a)))
     });
+    #[inline(always)]
+    fn reduce_add4(self, a: [__m256; 4]) -> [f32; 4] {
+        // SAFETY: `self` exists only where AVX2 does.
+        unsafe {
+            let mut half = [_mm_setzero_ps(); 4];
+            for (half, a) in half.iter_mut().zip(a) {
+                *half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            }
+            reduce_add4_128(half)
+        }
+    }
     op!(reduce_max(a: __m256) -> f32 { {
         let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
         let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
         _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
     } });
-    op!(reduce_add_i32(a: __m256i) -> i32 { {
-        let a = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
-        let a = _mm_add_epi32(a, _mm_unpackhi_epi64(a, a));
-        _mm_cvtsi128_si32(_mm_add_epi32(a, _mm_shuffle_epi32::<0b01>(a)))
-    } });
+    #[inline(always)]
+    fn reduce_add4_i32(self, a: [__m256i; 4]) -> [i32; 4] {
+        // SAFETY: `self` exists only where AVX2 does.
+        unsafe {
+            let ab = _mm256_hadd_epi32(a[0], a[1]);
+            let cd = _mm256_hadd_epi32(a[2], a[3]);
+            let all = _mm256_hadd_epi32(ab, cd);
+            let all = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+            std::mem::transmute::<__m128i, [i32; 4]>(all)
+        }
+    }
     op!(reduce_max_i32(a: __m256i) -> i32 { {
         let a = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
         let a = _mm_max_epi32(a, _mm_unpackhi_epi64(a, a));
@@ -171,12 +204,15 @@ impl Simd for Avx2 {
     unsafe fn transpose(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: as above.
         unsafe {
-            let r = |i: usize| _mm256_loadu_ps(src.add(i * ld_src));
+            let mut r = [_mm256_setzero_ps(); 8];
+            for (i, r) in r.iter_mut().enumerate() {
+                *r = _mm256_loadu_ps(src.add(i * ld_src));
+            }
             // Pairs of rows, then fours, within each 128-bit half.
             let mut t = [_mm256_setzero_ps(); 8];
             for i in 0..4 {
-                t[2 * i] = _mm256_unpacklo_ps(r(2 * i), r(2 * i + 1));
-                t[2 * i + 1] = _mm256_unpackhi_ps(r(2 * i), r(2 * i + 1));
+                t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
             }
             let mut u = t;
             for i in 0..2 {
@@ -228,6 +264,7 @@ impl Simd for Avx512 {
     type V = __m512;
     type I = __m512i;
 
+    op!(prefetch(p: *const u8) -> () { _mm_prefetch::<_MM_HINT_T1>(p.cast()) });
     op!(splat(x: f32) -> __m512 { _mm512_set1_ps(x) });
     op!(splat_f16(bits: u16) -> __m512 { _mm512_cvtph_ps(_mm256_set1_epi16(bits as i16)) });
     op!(add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) });
@@ -248,7 +285,7 @@ impl Simd for Avx512 {
     op!(round(a: __m512) -> __m512i { _mm512_cvtps_epi32(a) });
     op!(to_f32(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) });
     op!(bits(a: __m512) -> __m512i { _mm512_castps_si512(a) });
-    op!(from_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) });
+    op!(with_bits(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) });
     op!(splat_i32(x: i32) -> __m512i { _mm512_set1_epi32(x) });
     op!(add_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) });
     op!(sub_i32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) });
@@ -269,8 +306,24 @@ impl Simd for Avx512 {
     fn reduce_add(self, a: __m512) -> f32 {
         self.0.reduce_add(self.fold(a))
     }
+    #[inline(always)]
+    fn reduce_add4(self, a: [__m512; 4]) -> [f32; 4] {
+        self.0.reduce_add4([self.fold(a[0]), self.fold(a[1]), self.fold(a[2]), self.fold(a[3])])
+    }
     op!(reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) });
-    op!(reduce_add_i32(a: __m512i) -> i32 { _mm512_reduce_add_epi32(a) });
+    #[inline(always)]
+    fn reduce_add4_i32(self, a: [__m512i; 4]) -> [i32; 4] {
+        // SAFETY: `self` exists only where AVX-512 does.
+        unsafe {
+            // Within each 128 bits, to the sums of all four; then the quarters together.
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]), _mm512_unpackhi_epi32(a[0], a[1]));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]), _mm512_unpackhi_epi32(a[2], a[3]));
+            let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            let all = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
+            let all = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all));
+            std::mem::transmute::<__m128i, [i32; 4]>(all)
+        }
+    }
     op!(reduce_max_i32(a: __m512i) -> i32 { _mm512_reduce_max_epi32(a) });
 
     #[inline(always)]
