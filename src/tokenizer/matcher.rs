@@ -108,8 +108,7 @@ mod tests {
     #[test]
     fn the_longest_wins_and_shorter_ones_are_fallen_back_to() {
         let pieces = ["ab", "b", "a", "abcd", "abcx", "bé", "b ", "abce"];
-        let mut table = Table::default();
-        pieces.iter().for_each(|p| table.push(p).unwrap());
+        let table = Table::of(&pieces);
         let m = Matcher::new(&table, (0..pieces.len() as u32).collect()).unwrap();
         let longest = |text: &str| m.longest(&table, text.as_bytes()).map(|(id, _)| pieces[id as usize]);
         assert_eq!(longest("abcd!"), Some("abcd"));

@@ -61,8 +61,15 @@ pub(super) fn read(gguf: &Gguf, cancel: &CancelToken) -> Result<Vocabulary> {
     let texts = tokens
         .strings()
         .ok_or_else(|| meta.error(TOKENS_KEY, "an array of strings", tokens.element_type().name()))?;
-    let mut scores = scores.values();
-    let mut types = types.values();
+    // Converters write f32 and i32, and decoding any type costs time; but any number will do.
+    let mut scores: Box<dyn Iterator<Item = Option<f32>>> = match scores.elements::<f32>() {
+        Some(scores) => Box::new(scores.map(Some)),
+        None => Box::new(scores.values().map(|v| v.as_f64().map(|v| v as f32))),
+    };
+    let mut types: Box<dyn Iterator<Item = Option<i64>>> = match types.elements::<i32>() {
+        Some(types) => Box::new(types.map(|v| Some(v.into()))),
+        None => Box::new(types.values().map(|v| v.as_i64())),
+    };
     // Each string has its length in 8 bytes before it.
     let mut builder =
         Builder::new(gguf.name(), len, tokens.as_bytes().len().saturating_sub(8 * tokens.len()))?;
@@ -71,12 +78,10 @@ pub(super) fn read(gguf: &Gguf, cancel: &CancelToken) -> Result<Vocabulary> {
         if read % PIECES_A_CHECK == 0 {
             cancel.check()?;
         }
-        let score = scores.next().and_then(|v| v.as_f64());
-        let token_type = types.next().and_then(|v| v.as_i64());
         let not = |key, expected: &str| meta.error(key, expected, format!("something else at index {read}"));
-        let score = score.ok_or_else(|| not(SCORES_KEY, "an array of numbers"))?;
-        let token_type = token_type.ok_or_else(|| not(TYPES_KEY, "an array of integers"))?;
-        builder.push(text, score as f32, token_type)?;
+        let score = scores.next().flatten().ok_or_else(|| not(SCORES_KEY, "an array of numbers"))?;
+        let token_type = types.next().flatten().ok_or_else(|| not(TYPES_KEY, "an array of integers"))?;
+        builder.push(text, score, token_type)?;
         read += 1;
     }
     if read < len {

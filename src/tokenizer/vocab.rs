@@ -1,7 +1,7 @@
 //! The vocabulary: what each id reads, what kind of piece it is, and which merges come first.
 
 use super::matcher::Matcher;
-use super::table::{Index, MAX_PIECES, Table, reserve};
+use super::table::{Index, MAX_PIECES, Table, TableBuilder, reserve};
 use super::{PieceKind, SPACE_SYMBOL, SpecialIds};
 use crate::{Error, Result};
 
@@ -111,9 +111,14 @@ impl Pairs {
         ((h >> 6) as usize, 1 << (h & 63))
     }
 
-    fn insert(&mut self, a: char, b: char) {
-        let (word, bit) = Self::bit(a, b);
-        self.0[word] |= bit;
+    fn insert_all(&mut self, piece: &str) {
+        let mut chars = piece.chars();
+        let Some(mut a) = chars.next() else { return };
+        for b in chars {
+            let (word, bit) = Self::bit(a, b);
+            self.0[word] |= bit;
+            a = b;
+        }
     }
 
     #[inline]
@@ -123,15 +128,13 @@ impl Pairs {
     }
 }
 
-/// Takes the pieces one by one, refusing each that is unsound, then looks at the whole.
+/// Takes the pieces one by one, then looks at the whole; refuses what is unsound.
 pub(super) struct Builder<'f> {
     file: &'f str,
     announced: usize,
-    table: Table,
-    index: Index,
+    table: TableBuilder,
     kinds: Vec<PieceKind>,
     order: Vec<u32>,
-    pairs: Pairs,
     max_len: usize,
 }
 
@@ -150,17 +153,15 @@ impl<'f> Builder<'f> {
         Ok(Builder {
             file,
             announced: pieces,
-            table: Table::with_capacity(pieces, bytes)?,
-            index: Index::with_capacity(pieces)?,
+            table: TableBuilder::with_capacity(pieces, bytes)?,
             kinds,
             order,
-            pairs: Pairs::new()?,
             max_len: 0,
         })
     }
 
     fn unsound(&self, piece: usize, what: impl Into<String>) -> Error {
-        Error::Vocabulary { file: self.file.to_owned(), piece, what: what.into() }
+        unsound(self.file, piece, what)
     }
 
     pub(super) fn push(&mut self, text: &[u8], score: f32, token_type: i64) -> Result<()> {
@@ -177,95 +178,78 @@ impl<'f> Builder<'f> {
             return Err(self.unsound(i, "is empty"));
         }
         if text.len() > MAX_PIECE_LEN {
-            return Err(
-                self.unsound(i, format!("has {} bytes, expected at most {MAX_PIECE_LEN}", text.len()))
-            );
-        }
-        let text = std::str::from_utf8(text).map_err(|e| {
-            let shown = String::from_utf8_lossy(text);
-            self.unsound(i, format!("is not UTF-8 from its byte {}: {shown:?}", e.valid_up_to()))
-        })?;
-        if text.contains('\0') {
-            return Err(self.unsound(i, format!("contains a NUL: {text:?}")));
+            let what = format!("has {} bytes, expected at most {MAX_PIECE_LEN}", text.len());
+            return Err(self.unsound(i, what));
         }
         if self.table.bytes_len() + text.len() > u32::MAX as usize {
             return Err(self.unsound(i, "ends beyond 4 GiB"));
         }
-        self.table.push(text)?;
-        if let Err(first) = self.index.insert(&self.table, i as u32) {
-            return Err(self.unsound(i, format!("reads the same as piece {first}: {text:?}")));
-        }
         self.max_len = self.max_len.max(text.len());
-        if kind == PieceKind::Normal {
-            let mut chars = self.table.text(i as u32).chars();
-            if let Some(mut a) = chars.next() {
-                for b in chars {
-                    self.pairs.insert(a, b);
-                    a = b;
-                }
-            }
-        }
+        self.table.push(text)?;
         self.kinds.push(kind);
         self.order.push(order_of(score));
         Ok(())
     }
 
-    pub(super) fn finish(mut self, ids: &SpecialIds) -> Result<Vocabulary> {
-        let n = self.table.len();
-        if n == 0 {
-            return Err(self.unsound(0, "there is none"));
+    pub(super) fn finish(self, ids: &SpecialIds) -> Result<Vocabulary> {
+        let Builder { file, table, mut kinds, order, max_len, .. } = self;
+        let table = table.finish().map_err(|(piece, what)| unsound(file, piece, what))?;
+        if table.len() == 0 {
+            return Err(unsound(file, 0, "there is none"));
         }
-        let special = self.special(ids)?;
-        // What a piece means goes before what the file says of it: some mark the turns' tokens as normal text.
-        for id in [special.bos, special.eos, special.start_of_turn, special.end_of_turn]
-            .into_iter()
-            .chain(special.pad)
-        {
-            self.kinds[id as usize] = PieceKind::Control;
+        let index = Index::new(&table)?.map_err(|[first, second]| {
+            let text = table.text(second);
+            unsound(file, second as usize, format!("reads the same as piece {first}: {text:?}"))
+        })?;
+        let special = Special::new(file, &table, &index, ids)?;
+        special.settle(&mut kinds);
+        let byte_ids = byte_ids(file, &table, &kinds)?;
+        let mut pairs = Pairs::new()?;
+        for (id, _) in kinds.iter().enumerate().filter(|(_, k)| **k == PieceKind::Normal) {
+            pairs.insert_all(table.text(id as u32));
         }
-        for (id, kind) in self.kinds.iter_mut().enumerate() {
-            if id == special.unk as usize {
-                *kind = PieceKind::Unknown;
-            } else if *kind == PieceKind::Unknown {
-                *kind = PieceKind::Control;
-            }
-        }
-        let byte_ids = self.byte_ids()?;
         let matcher = |wanted: fn(PieceKind) -> bool| {
+            let wanted = || (0..).zip(&kinds).filter(|(_, k)| wanted(**k)).map(|(id, _)| id);
             let mut ids = Vec::new();
-            reserve(&mut ids, self.kinds.iter().filter(|k| wanted(**k)).count(), "the longest-match table")?;
-            ids.extend((0..n as u32).filter(|id| wanted(self.kinds[*id as usize])));
-            Matcher::new(&self.table, ids)
+            reserve(&mut ids, wanted().count(), "the longest-match table")?;
+            ids.extend(wanted());
+            Matcher::new(&table, ids)
         };
         Ok(Vocabulary {
             user: matcher(|k| k == PieceKind::UserDefined)?,
             control: matcher(|k| matches!(k, PieceKind::Control | PieceKind::Unknown))?,
-            table: self.table,
-            index: self.index,
-            kinds: self.kinds,
-            order: self.order,
-            pairs: self.pairs,
+            table,
+            index,
+            kinds,
+            order,
+            pairs,
             byte_ids,
-            max_len: self.max_len,
+            max_len,
             special,
         })
     }
+}
 
+fn unsound(file: &str, piece: usize, what: impl Into<String>) -> Error {
+    Error::Vocabulary { file: file.to_owned(), piece, what: what.into() }
+}
+
+impl Special {
     /// By the ids given, otherwise by what the pieces read.
-    fn special(&self, ids: &SpecialIds) -> Result<Special> {
-        let n = self.table.len();
+    fn new(file: &str, table: &Table, index: &Index, ids: &SpecialIds) -> Result<Special> {
+        let n = table.len();
         let optional = |given: Option<u32>, key: &'static str, text: &str| match given {
             Some(id) if (id as usize) < n => Ok(Some(id)),
             Some(id) => Err(Error::Metadata {
-                file: self.file.to_owned(),
+                file: file.to_owned(),
                 key: key.to_owned(),
                 expected: format!("the id of one of the {n} pieces"),
                 found: id.to_string(),
             }),
-            None => Ok(self.index.find(&self.table, text.as_bytes())),
+            None => Ok(index.find(table, text.as_bytes())),
         };
         let required = |given, key, text: &str| {
-            let missing = || self.unsound(n, format!("the control token {text} is missing"));
+            let missing = || unsound(file, n, format!("the control token {text} is missing"));
             optional(given, key, text)?.ok_or_else(missing)
         };
         Ok(Special {
@@ -278,29 +262,39 @@ impl<'f> Builder<'f> {
         })
     }
 
-    fn byte_ids(&self) -> Result<[u32; 256]> {
-        let mut ids = [None; 256];
-        for (i, kind) in self.kinds.iter().enumerate() {
-            if *kind == PieceKind::Byte {
-                let text = self.table.text(i as u32);
-                let byte = byte_of(text).ok_or_else(|| {
-                    self.unsound(
-                        i,
-                        format!("stands for a byte but reads {text:?}, expected <0x00> to <0xFF>"),
-                    )
-                })?;
-                ids[byte as usize] = Some(i as u32);
-            }
+    /// What a piece means goes before what the file says of it: some mark the turns' tokens as normal text, and
+    /// some no piece as the unknown one.
+    fn settle(&self, kinds: &mut [PieceKind]) {
+        for kind in kinds.iter_mut().filter(|k| **k == PieceKind::Unknown) {
+            *kind = PieceKind::Control;
         }
-        let mut found = [0; 256];
-        for (byte, id) in ids.into_iter().enumerate() {
-            found[byte] = id.ok_or_else(|| {
-                let name = byte_name(byte as u8);
-                self.unsound(self.table.len(), format!("the byte piece {name} is missing"))
-            })?;
+        let control = [self.bos, self.eos, self.start_of_turn, self.end_of_turn];
+        for id in control.into_iter().chain(self.pad) {
+            kinds[id as usize] = PieceKind::Control;
         }
-        Ok(found)
+        kinds[self.unk as usize] = PieceKind::Unknown;
     }
+}
+
+fn byte_ids(file: &str, table: &Table, kinds: &[PieceKind]) -> Result<[u32; 256]> {
+    let mut ids = [None; 256];
+    for (id, _) in (0..).zip(kinds).filter(|(_, k)| **k == PieceKind::Byte) {
+        let text = table.text(id);
+        let byte = byte_of(text).ok_or_else(|| {
+            let what = format!("stands for a byte but reads {text:?}, expected <0x00> to <0xFF>");
+            unsound(file, id as usize, what)
+        })?;
+        ids[byte as usize] = Some(id);
+    }
+    let mut found = [0; 256];
+    for (byte, id) in ids.into_iter().enumerate() {
+        let missing = || {
+            let name = byte_name(byte as u8);
+            unsound(file, table.len(), format!("the byte piece {name} is missing"))
+        };
+        found[byte] = id.ok_or_else(missing)?;
+    }
+    Ok(found)
 }
 
 /// What the piece that stands for a byte reads.
