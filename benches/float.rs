@@ -1,31 +1,17 @@
-//! The f32 kernels on each instruction set that this machine has: `cargo bench --bench float -- gemm_f32`.
+//! The f32 kernels on each instruction set that this machine has:
+//! `cargo bench --features bench --bench float -- gemm_f32`.
 //!
 //! Throughput is in multiply-adds (matrix products) or bytes read and written (the rest): compare with
-//! `carat::Limits`. The kernels are private to the library, so their sources are compiled into this program.
+//! `carat::Limits`. The kernels are private to the library: feature `bench` opens them.
 
-#![allow(dead_code, missing_docs, unused_imports)]
-
-#[path = "../src/cancel.rs"]
-mod cancel;
-#[path = "../src/dtype.rs"]
-mod dtype;
-#[path = "../src/error.rs"]
-mod error;
-#[path = "../src/kernels/mod.rs"]
-mod kernels;
-#[path = "../src/parallel.rs"]
-mod parallel;
-#[path = "../src/quant/mod.rs"]
-mod quant;
+#![allow(missing_docs)] // of what criterion's macros make
 
 use std::hint::black_box;
 
-pub use cancel::CancelToken;
+use carat::internals::{ActsMut, Kernels, KvRows, Rows};
+use carat::{DType, Isa};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-pub use dtype::DType;
-pub use error::{Error, ErrorKind, Result};
 use half::f16;
-use kernels::{Isa, Kernels, KvRows, Rows};
 
 /// Numbers in −1..1.
 fn numbers(len: usize) -> Vec<f32> {
@@ -156,7 +142,7 @@ fn elementwise(c: &mut Criterion) {
     each(c, "quantize", values(6), |k| {
         let (h, l, scale, sum_h) = (&mut h[..], &mut l[..], &mut scale[..], &mut sum_h[..]);
         let (sum16, sum32) = (&mut sum16[..], &mut sum32[..]);
-        k.quantize(&x, &mut kernels::ActsMut { h, l, scale, sum_h, sum16, sum32 })
+        k.quantize(&x, &mut ActsMut { h, l, scale, sum_h, sum16, sum32 })
     });
 }
 

@@ -33,3 +33,10 @@ pub use storage::{Advice, MemoryBytes, Storage};
 pub use tokenizer::{
     EncodeOptions, Engine, PieceKind, SpecialIds, StreamDecoder, Tokenizer, TokenizerOptions,
 };
+
+/// What `benches/` measure: the kernels, which are private otherwise. No part of the API.
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::kernels::{ActsMut, Kernels, KvRows, Rows};
+}

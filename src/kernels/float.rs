@@ -78,7 +78,7 @@ functions!(instantiate!(
 
 /// Rows of a KV cache, each `head_dim` values, one after the other.
 #[derive(Clone, Copy)]
-pub(crate) enum KvRows<'a> {
+pub enum KvRows<'a> {
     /// As they are computed.
     F32(&'a [f32]),
     /// Rounded to half precision.
@@ -118,7 +118,7 @@ impl Kernels {
     ///
     /// A block of 32 with a value that is not finite gets the scale and sums NaN, so that every product with it is
     /// NaN too. One with no value above 1e-36 becomes zeros. The integers are the same on every instruction set.
-    pub(crate) fn quantize(&self, x: &[f32], out: &mut ActsMut<'_>) {
+    pub fn quantize(&self, x: &[f32], out: &mut ActsMut<'_>) {
         let k = x.len();
         assert!(k.is_multiple_of(BLOCK));
         assert!(out.h.len() == k && (out.l.is_empty() || out.l.len() == k));
@@ -129,94 +129,94 @@ impl Kernels {
     }
 
     /// `out = x / √(mean(x²) + eps) · w`, all of one length.
-    pub(crate) fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
+    pub fn rms_norm(&self, x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
         assert!(w.len() == x.len() && out.len() == x.len());
         // SAFETY: as above.
         unsafe { (self.0.float.rms_norm)(x, w, eps, out) }
     }
 
     /// [`Self::rms_norm`] with the result in `x`, bit for bit.
-    pub(crate) fn rms_norm_in_place(&self, x: &mut [f32], w: &[f32], eps: f32) {
+    pub fn rms_norm_in_place(&self, x: &mut [f32], w: &[f32], eps: f32) {
         assert_eq!(w.len(), x.len());
         // SAFETY: as above.
         unsafe { (self.0.float.rms_norm_in_place)(x, w, eps) }
     }
 
     /// `x += y`.
-    pub(crate) fn add(&self, x: &mut [f32], y: &[f32]) {
+    pub fn add(&self, x: &mut [f32], y: &[f32]) {
         assert_eq!(x.len(), y.len());
         // SAFETY: as above.
         unsafe { (self.0.float.add)(x, y) }
     }
 
     /// `x *= by`.
-    pub(crate) fn scale(&self, x: &mut [f32], by: f32) {
+    pub fn scale(&self, x: &mut [f32], by: f32) {
         // SAFETY: as above; any length will do.
         unsafe { (self.0.float.scale)(x, by) }
     }
 
     /// `gate = gelu(gate) · up`, with `gelu(x) = ½x(1 + tanh(√(2/π)(x + 0.044715x³)))`.
-    pub(crate) fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
+    pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
         assert_eq!(gate.len(), up.len());
         // SAFETY: as above.
         unsafe { (self.0.float.gelu_mul)(gate, up) }
     }
 
     /// `x = cap · tanh(x / cap)`.
-    pub(crate) fn softcap(&self, x: &mut [f32], cap: f32) {
+    pub fn softcap(&self, x: &mut [f32], cap: f32) {
         // SAFETY: as above; any length will do.
         unsafe { (self.0.float.softcap)(x, cap) }
     }
 
     /// Rotates the pairs (i, i + head_dim / 2) of one head `x` [head_dim] by angles whose cosines and sines are `cos`
     /// and `sin` [head_dim / 2].
-    pub(crate) fn rope(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    pub fn rope(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
         assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
         // SAFETY: as above.
         unsafe { (self.0.float.rope)(x, cos, sin) }
     }
 
     /// The greatest value; NaN is passed over. Minus infinity when there is none.
-    pub(crate) fn max(&self, x: &[f32]) -> f32 {
+    pub fn max(&self, x: &[f32]) -> f32 {
         // SAFETY: as above; any length will do.
         unsafe { (self.0.float.max)(x) }
     }
 
     /// `x = exp(x − max)`; returns the sum. exp(0) is 1 and exp(−∞) is 0, exactly.
-    pub(crate) fn exp_sub_sum(&self, x: &mut [f32], max: f32) -> f32 {
+    pub fn exp_sub_sum(&self, x: &mut [f32], max: f32) -> f32 {
         // SAFETY: as above; any length will do.
         unsafe { (self.0.float.exp_sub_sum)(x, max) }
     }
 
     /// What [`Self::exp_sub_sum`] returns, bit for bit, and `x` is left alone.
-    pub(crate) fn sum_exp(&self, x: &[f32], max: f32) -> f32 {
+    pub fn sum_exp(&self, x: &[f32], max: f32) -> f32 {
         // SAFETY: as above; any length will do.
         unsafe { (self.0.float.sum_exp)(x, max) }
     }
 
     /// Half precision to single.
-    pub(crate) fn f16_to_f32(&self, x: &[f16], out: &mut [f32]) {
+    pub fn f16_to_f32(&self, x: &[f16], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
         // SAFETY: as above.
         unsafe { (self.0.float.to_f32)(DType::F16, bytes(x), out) }
     }
 
     /// bfloat16 to single precision.
-    pub(crate) fn bf16_to_f32(&self, x: &[bf16], out: &mut [f32]) {
+    pub fn bf16_to_f32(&self, x: &[bf16], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
         // SAFETY: as above.
         unsafe { (self.0.float.to_f32)(DType::BF16, bytes(x), out) }
     }
 
     /// Single precision to half, rounded to the nearest, ties to even.
-    pub(crate) fn f32_to_f16(&self, x: &[f32], out: &mut [f16]) {
+    pub fn f32_to_f16(&self, x: &[f32], out: &mut [f16]) {
         assert_eq!(x.len(), out.len());
         // SAFETY: as above.
         unsafe { (self.0.float.f32_to_f16)(x, out) }
     }
 
     /// Rows of F32, F16 or BF16 as they lie in a file, to f32: `out` [rows.len(), rows.cols].
-    pub(crate) fn rows_to_f32(&self, rows: Rows<'_>, out: &mut [f32]) {
+    pub fn rows_to_f32(&self, rows: Rows<'_>, out: &mut [f32]) {
         rows.check();
         assert!(rows.ty.is_float() && out.len() == rows.len() * rows.cols);
         // SAFETY: as above.
@@ -224,7 +224,7 @@ impl Kernels {
     }
 
     /// Rows of a KV cache to f32; `out` has as many values as they.
-    pub(crate) fn kv_row_to_f32(&self, rows: KvRows<'_>, out: &mut [f32]) {
+    pub fn kv_row_to_f32(&self, rows: KvRows<'_>, out: &mut [f32]) {
         let rows = rows.rows(out.len());
         assert_eq!(rows.data.len(), rows.row_bytes);
         // SAFETY: as above.
@@ -233,7 +233,7 @@ impl Kernels {
 
     /// `x` [k] to k / 32 blocks of Q8_0. Values beyond ±127 · 65504 (the greatest f16 scale) are cut; a block with a
     /// value that is not finite gets the scale NaN.
-    pub(crate) fn f32_to_q8_0(&self, x: &[f32], out: &mut [u8]) {
+    pub fn f32_to_q8_0(&self, x: &[f32], out: &mut [u8]) {
         assert_eq!(DType::Q8_0.row_bytes(x.len()), Some(out.len()));
         // SAFETY: as above.
         unsafe { (self.0.float.f32_to_q8_0)(x, out) }
@@ -245,7 +245,7 @@ impl Kernels {
     /// Each output is summed by itself in order of l, starting from 0 or, with `accumulate`, from what `c` holds: its
     /// bits depend neither on `m` nor on how k is split among calls.
     #[allow(clippy::too_many_arguments)] // those of every matrix product
-    pub(crate) fn gemm_f32(
+    pub fn gemm_f32(
         &self,
         m: usize,
         k: usize,
@@ -265,7 +265,7 @@ impl Kernels {
     }
 
     /// Transposes `rows` (at most 32) rows of `k` values at stride `ld` to `dst` [k, 32]; missing rows become zeros.
-    pub(crate) fn transpose32(&self, src: &[f32], ld: usize, rows: usize, k: usize, dst: &mut [f32]) {
+    pub fn transpose32(&self, src: &[f32], ld: usize, rows: usize, k: usize, dst: &mut [f32]) {
         assert!(rows <= 32 && src.len() >= strided(rows, ld, k) && dst.len() == k * 32);
         // SAFETY: as above.
         unsafe { (self.0.float.transpose32)(src, ld, rows, k, dst) }
@@ -275,7 +275,7 @@ impl Kernels {
     /// `out[t · stride + r]` is that of weight row `r` with `x`'s row `t`.
     ///
     /// The weights are read once. The bits of an output depend on its weight row and its row of `x` only.
-    pub(crate) fn gemv_float(&self, rows: Rows<'_>, x: &[f32], n: usize, out: &mut [f32], stride: usize) {
+    pub fn gemv_float(&self, rows: Rows<'_>, x: &[f32], n: usize, out: &mut [f32], stride: usize) {
         rows.check();
         assert!(rows.ty.is_float() && (1..=MAX_STEP_ROWS).contains(&n) && x.len() == n * rows.cols);
         assert!(out.len() >= strided(n, stride, rows.len()));
@@ -286,15 +286,7 @@ impl Kernels {
     /// Scores of `m` query rows `q` [m, head_dim] with `n` rows of keys: `out[i · ldo + j] = q_i · k_j`.
     ///
     /// The keys are read once. The bits of a score depend on its query and its key only.
-    pub(crate) fn attend_scores(
-        &self,
-        m: usize,
-        q: &[f32],
-        k: KvRows<'_>,
-        n: usize,
-        out: &mut [f32],
-        ldo: usize,
-    ) {
+    pub fn attend_scores(&self, m: usize, q: &[f32], k: KvRows<'_>, n: usize, out: &mut [f32], ldo: usize) {
         assert!((1..=MAX_STEP_ROWS).contains(&m) && q.len().is_multiple_of(m));
         let rows = k.rows(q.len() / m);
         assert_eq!(rows.data.len(), n * rows.row_bytes);
@@ -307,15 +299,7 @@ impl Kernels {
     ///
     /// Each output is summed in order of j from what `acc` holds, whatever `m` is and however the rows are split among
     /// calls.
-    pub(crate) fn attend_values(
-        &self,
-        m: usize,
-        p: &[f32],
-        ldp: usize,
-        v: KvRows<'_>,
-        n: usize,
-        acc: &mut [f32],
-    ) {
+    pub fn attend_values(&self, m: usize, p: &[f32], ldp: usize, v: KvRows<'_>, n: usize, acc: &mut [f32]) {
         assert!((1..=MAX_STEP_ROWS).contains(&m) && acc.len().is_multiple_of(m));
         let rows = v.rows(acc.len() / m);
         assert_eq!(rows.data.len(), n * rows.row_bytes);

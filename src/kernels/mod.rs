@@ -32,7 +32,7 @@ mod tests;
 
 use std::ops::Range;
 
-pub(crate) use float::KvRows;
+pub use float::KvRows;
 
 use crate::DType;
 
@@ -298,7 +298,7 @@ impl Acts<'_> {
 }
 
 /// One or more blocks of one row of [`Acts`], to be written.
-pub(crate) struct ActsMut<'a> {
+pub struct ActsMut<'a> {
     /// [k]
     pub h: &'a mut [i8],
     /// [k], or empty for 8 bits.
@@ -364,7 +364,7 @@ pub(crate) struct Unpacked {
 
 /// Weight rows as they lie in the file.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub struct Rows<'a> {
     /// Their type.
     pub ty: DType,
     /// Values in a row.
@@ -377,7 +377,7 @@ pub(crate) struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// Number of rows.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.data.len() / self.row_bytes
     }
 
@@ -411,11 +411,11 @@ struct Table {
 
 /// The kernels of one instruction set, which this processor has.
 #[derive(Clone, Copy)]
-pub(crate) struct Kernels(&'static Table);
+pub struct Kernels(&'static Table);
 
 impl Kernels {
     /// Those of `isa`, or `None` where the processor lacks it.
-    pub(crate) fn new(isa: Isa) -> Option<Kernels> {
+    pub fn new(isa: Isa) -> Option<Kernels> {
         if !isa.is_available() {
             return None;
         }
@@ -435,7 +435,7 @@ impl Kernels {
     }
 
     /// The instruction set.
-    pub(crate) fn isa(&self) -> Isa {
+    pub fn isa(&self) -> Isa {
         self.0.isa
     }
 
