@@ -17,6 +17,8 @@
 //! In both, products are summed in i32 within a group of 16 or 32 values and in f32 across groups, in order of K,
 //! by the same operations whatever the number of rows: an output never depends on its batch-mates.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod elementwise;
 mod float;
 #[cfg(test)]
@@ -27,6 +29,8 @@ mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
+#[cfg(test)]
+mod speed;
 #[cfg(test)]
 mod tests;
 
@@ -426,10 +430,7 @@ impl Kernels {
                 &TABLE
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => {
-                static TABLE: Table = scalar::table(Isa::Avx512Vnni, &float::AVX512);
-                &TABLE
-            }
+            Isa::Avx512Vnni => &avx512::TABLE,
             _ => &scalar::TABLE,
         }))
     }

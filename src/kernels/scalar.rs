@@ -13,7 +13,7 @@ pub(super) const fn table(isa: Isa, float: &'static float::FloatTable) -> Table 
 }
 
 /// See [`super::Kernels::unpack_panel`].
-fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
+pub(super) fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
     let per_block = panel.grouping.per_block();
     for (b, block) in blocks.enumerate() {
         for r in 0..PANEL {
