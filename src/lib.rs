@@ -6,6 +6,7 @@ mod cancel;
 pub mod chat;
 mod dtype;
 mod error;
+mod generate;
 pub mod gguf;
 #[allow(unsafe_code)]
 mod kernels;
@@ -17,7 +18,9 @@ mod ops;
 mod parallel;
 #[allow(unsafe_code)]
 mod quant;
+mod sampler;
 mod session;
+mod stop;
 #[allow(unsafe_code)]
 mod storage;
 mod tokenizer;
@@ -25,9 +28,11 @@ mod tokenizer;
 pub use cancel::CancelToken;
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
+pub use generate::{FinishReason, GenerateOptions, Piece, Summary};
 pub use kernels::Isa;
 pub use limits::Limits;
 pub use model::{Arch, Config, KvType, Model, ModelBuilder, Plan, Progress, SessionOptions};
+pub use sampler::{LogitsHook, SamplingOptions, TokenLogProb};
 pub use session::{Session, TokenScore};
 pub use storage::{Advice, MemoryBytes, Storage};
 pub use tokenizer::{

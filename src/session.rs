@@ -5,6 +5,7 @@ use crate::model::kv_cache::{KvCache, KvShape};
 use crate::model::scratch::Scratch;
 use crate::model::{MAX_LOGIT_ROWS, Model, SessionOptions};
 use crate::ops::Arithmetic;
+use crate::sampler::Rng;
 use crate::{CancelToken, Error, Result};
 
 /// One text being read and written by a [`Model`].
@@ -23,6 +24,8 @@ pub struct Session {
     has_logits: bool,
     /// What happened, when the session can only be dropped.
     broken: Option<String>,
+    /// What sampling goes on with.
+    pub(crate) rng: Rng,
 }
 
 /// How likely a token of a given text is, after those before it.
@@ -59,6 +62,7 @@ impl Session {
             tokens,
             has_logits: false,
             broken: None,
+            rng: Rng::unpredictable(),
         })
     }
 
@@ -265,6 +269,7 @@ impl Session {
         other.tokens.extend_from_slice(&self.tokens);
         other.scratch.logits.copy_from_slice(&self.scratch.logits);
         other.has_logits = self.has_logits;
+        other.rng = self.rng;
         Ok(other)
     }
 
@@ -297,7 +302,7 @@ impl Session {
         }
     }
 
-    fn check_usable(&self) -> Result<()> {
+    pub(crate) fn check_usable(&self) -> Result<()> {
         match &self.broken {
             None => Ok(()),
             Some(what) => {
@@ -314,7 +319,7 @@ impl Session {
         }
     }
 
-    fn check_prompt(&self, ids: &[u32]) -> Result<()> {
+    pub(crate) fn check_prompt(&self, ids: &[u32]) -> Result<()> {
         self.check_usable()?;
         if ids.is_empty() {
             return Err(Error::EmptyPrompt);

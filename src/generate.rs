@@ -1,0 +1,217 @@
+//! Generating text: prompt, then token after token until something ends it.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::sampler::{LogitsHook, Sampler, SamplingOptions, TokenLogProb, TopLogProbs};
+use crate::session::Session;
+use crate::stop::{StopFilter, Verdict};
+use crate::tokenizer::StreamDecoder;
+use crate::{CancelToken, Error, Result};
+
+/// How to generate.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GenerateOptions {
+    /// Most tokens to generate. Unless asked: as many as fit.
+    pub max_tokens: usize,
+    /// How to choose them.
+    pub sampling: SamplingOptions,
+    /// Texts that end the generation; no part of the one that does is emitted.
+    pub stop: Vec<String>,
+    /// For each token, so many of the likeliest ones with their log-probabilities. 0 unless asked, at most 1024.
+    pub top_log_probs: usize,
+    /// Go on after an end of turn or of the text, as benchmarks want it.
+    pub ignore_end: bool,
+    /// Stops it from any thread.
+    pub cancel: Option<CancelToken>,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            max_tokens: usize::MAX,
+            sampling: SamplingOptions::default(),
+            stop: Vec::new(),
+            top_log_probs: 0,
+            ignore_end: false,
+            cancel: None,
+        }
+    }
+}
+
+/// What a token added to the text.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Piece<'a> {
+    /// Whole characters, often none: the beginning of a character, or of a stop string, is held back until it is
+    /// decided. Bytes that are no UTF-8 come as U+FFFD.
+    pub text: &'a str,
+    /// The token; `None` for what was held back when the generation ended.
+    pub token: Option<u32>,
+    /// Its log-probability by the model's own logits, where [`GenerateOptions::top_log_probs`] asks for any.
+    pub log_prob: Option<f32>,
+    /// The likeliest tokens in its place, likeliest first.
+    pub top: &'a [TokenLogProb],
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model ended its turn or the text. That token is not part of the session's.
+    EndOfTurn,
+    /// [`GenerateOptions::max_tokens`].
+    Limit,
+    /// The stop string of this index.
+    Stop(usize),
+    /// The callback returned [`ControlFlow::Break`].
+    Callback,
+    /// The cancel token.
+    Cancelled,
+    /// There is no room for another token.
+    ContextFull,
+}
+
+/// What a generation did.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Tokens of the prompt that were processed.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt that the session held already.
+    pub reused_tokens: usize,
+    /// Tokens generated, an end of turn not counted.
+    pub generated_tokens: usize,
+    /// From the call to the first logits.
+    pub prompt_time: Duration,
+    /// From there to the end.
+    pub generate_time: Duration,
+}
+
+/// Bytes of text that a token may add without an allocation: no piece of Gemma's is as long.
+const PIECE_BYTES: usize = 1024;
+
+impl Session {
+    /// Adds a prompt and generates what follows it. `on_piece` is called for every token, on this thread.
+    ///
+    /// An empty prompt goes on from where the session is. Cancelling is not an error here: the summary says so, and
+    /// the session holds what was emitted, but perhaps for the last token. After the first token nothing is allocated.
+    ///
+    /// # Errors
+    /// Those of [`Session::prefill`]; [`Error::EmptyPrompt`] where there is nothing to go on from;
+    /// [`Error::InvalidOption`]; [`Error::NanLogits`].
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Summary> {
+        self.run(prompt, options, None, on_piece)
+    }
+
+    /// As [`Self::generate`], with a hook that changes the logits before each token is chosen.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub fn generate_with_hook(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        mut hook: impl FnMut(&[u32], &mut [f32]),
+        on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Summary> {
+        self.run(prompt, options, Some(&mut hook), on_piece)
+    }
+
+    fn run(
+        &mut self,
+        prompt: &[u32],
+        options: &GenerateOptions,
+        mut hook: Option<&mut LogitsHook<'_>>,
+        mut on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Summary> {
+        let began = Instant::now();
+        self.check_usable()?;
+        if !prompt.is_empty() || self.logits().is_none() {
+            self.check_prompt(prompt)?;
+        }
+        let model = self.model().clone();
+        let tokenizer = model.tokenizer()?;
+        let vocab = model.config().vocab;
+        let mut sampler = Sampler::new(options.sampling.clone(), vocab, hook.is_some(), self.rng)?;
+        let mut top = TopLogProbs::new(options.top_log_probs)?;
+        let mut decoder = StreamDecoder::new(tokenizer)?;
+        let mut stops = StopFilter::new(&options.stop, PIECE_BYTES);
+        let mut text = String::with_capacity(2 * PIECE_BYTES);
+        let cancel = options.cancel.as_ref();
+        let mut summary = Summary {
+            reason: FinishReason::Cancelled,
+            prompt_tokens: prompt.len(),
+            reused_tokens: 0,
+            generated_tokens: 0,
+            prompt_time: Duration::ZERO,
+            generate_time: Duration::ZERO,
+        };
+        if !prompt.is_empty() {
+            let before = self.len();
+            match self.prefill_with(prompt, cancel) {
+                Err(Error::Cancelled) => {
+                    summary.prompt_tokens = self.len() - before;
+                    summary.prompt_time = began.elapsed();
+                    return Ok(summary);
+                }
+                other => other?,
+            }
+        }
+        summary.prompt_time = began.elapsed();
+        let kernels = model.0.kernels;
+        summary.reason = loop {
+            if summary.generated_tokens == options.max_tokens {
+                break FinishReason::Limit;
+            }
+            if cancel.is_some_and(CancelToken::is_cancelled) {
+                break FinishReason::Cancelled;
+            }
+            let logits = self.logits().ok_or(Error::EmptyPrompt)?;
+            let pieces = tokenizer.vocab_size();
+            let token = sampler.sample(&kernels, self.tokens(), logits, pieces, hook.as_deref_mut())?;
+            self.rng = sampler.rng;
+            if tokenizer.is_end_of_generation(token) && !options.ignore_end {
+                break FinishReason::EndOfTurn;
+            }
+            let log_prob = top.of(&kernels, self.logits().unwrap_or_default(), token);
+            summary.generated_tokens += 1;
+            text.clear();
+            let verdict = stops.push(decoder.push(token)?, &mut text);
+            let piece = Piece { text: &text, token: Some(token), log_prob, top: &top.top };
+            let flow = on_piece(piece);
+            if self.len() == self.context() {
+                break FinishReason::ContextFull;
+            }
+            match self.step_with(token, cancel) {
+                Err(Error::Cancelled) => break FinishReason::Cancelled,
+                other => other?,
+            };
+            match (verdict, flow) {
+                (Verdict::Stop(i), _) => break FinishReason::Stop(i),
+                (_, ControlFlow::Break(())) => break FinishReason::Callback,
+                _ => {}
+            }
+        };
+        // What was held back is text after all, unless a stop string or the caller ended it.
+        if !matches!(summary.reason, FinishReason::Stop(_) | FinishReason::Callback) {
+            text.clear();
+            if stops.push(decoder.flush(), &mut text) == Verdict::Continue {
+                stops.flush(&mut text);
+            }
+            if !text.is_empty() {
+                let _ = on_piece(Piece { text: &text, token: None, log_prob: None, top: &[] });
+            }
+        }
+        summary.generate_time = began.elapsed() - summary.prompt_time;
+        Ok(summary)
+    }
+}
