@@ -1,0 +1,37 @@
+# What there is: make help
+SHELL := /bin/bash
+PROMPT ?= The capital of France is
+export PROMPT
+
+CARGO ?= cargo
+# The second tokenizer engine is on in every test; it needs cmake and a C++ compiler, which running does not.
+TEST_FEATURES := --features sentencepiece
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-old-x86 lint licences
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Answer PROMPT="..." with the default model, which is fetched when absent
+	@scripts/setup.sh run
+	@$(CARGO) build --release -p carat-cli
+	@target=$${CARGO_TARGET_DIR:-target}; "$$target/release/carat" run "$$PROMPT"
+
+test: ## Everything that is tested, with the real model, which is fetched when absent
+	@scripts/setup.sh test
+	@scripts/test.sh $(TEST_FEATURES)
+
+test-old-x86: ## The same tests on emulated older processors: Nehalem, SandyBridge and Haswell
+	@scripts/setup.sh old-x86
+	@scripts/test-old-x86.sh $(TEST_FEATURES)
+
+lint: licences ## Formatting, clippy and rustdoc with warnings as errors, licences and advisories
+	@scripts/setup.sh test
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets $(TEST_FEATURES) -- -D warnings
+	$(CARGO) clippy --workspace -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps $(TEST_FEATURES)
+
+licences: ## Licences of all dependencies against deny.toml; advisories where cargo-deny is there
+	@scripts/licences.py

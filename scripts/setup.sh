@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Checks for the tools that a make target needs, and installs those that Debian or Ubuntu has, when it may.
+# usage: scripts/setup.sh run|test|old-x86
+# It can be called again at any time: what is there is left alone.
+set -euo pipefail
+
+say() { echo "setup: $*" >&2; }
+
+case ${1:-} in
+run) packages=(python3 pip cc) ;;
+test) packages=(python3 pip cc c++ cmake) ;;
+old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
+*)
+    say "usage: scripts/setup.sh run|test|old-x86"
+    exit 2
+    ;;
+esac
+
+there() {
+    case $1 in
+    pip) python3 -m pip --version >/dev/null 2>&1 ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
+# The Debian package that brings a tool.
+package_of() {
+    case $1 in
+    python3) echo python3 ;;
+    pip) echo python3-pip ;;
+    cc) echo gcc libc6-dev ;;
+    c++) echo g++ ;;
+    cmake) echo cmake ;;
+    qemu-x86_64) echo qemu-user ;;
+    esac
+}
+
+if ! there cargo; then
+    # A login shell may not have been started since rustup was installed.
+    say "cargo is missing: install Rust 1.89 or newer (rustup.rs), then open a new shell"
+    exit 1
+fi
+
+missing=()
+for tool in "${packages[@]}"; do
+    there "$tool" || missing+=("$tool")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+read -ra install <<<"$(for tool in "${missing[@]}"; do package_of "$tool"; done | tr '\n' ' ')"
+if ! command -v apt-get >/dev/null 2>&1; then
+    say "missing: ${missing[*]}. Install them with your system's package manager and try again."
+    exit 1
+fi
+if [ "$(id -u)" -eq 0 ]; then
+    sudo=()
+elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+    sudo=(sudo)
+else
+    say "missing: ${missing[*]}. Run: sudo apt-get install ${install[*]}"
+    exit 1
+fi
+say "installing ${install[*]}"
+"${sudo[@]}" apt-get update -q >&2
+DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -q -y --no-install-recommends "${install[@]}" >&2
+for tool in "${missing[@]}"; do
+    if ! there "$tool"; then
+        say "$tool is still missing after installing $(package_of "$tool")"
+        exit 1
+    fi
+done

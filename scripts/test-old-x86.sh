@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs every test on emulated x86-64 processors without the newer instructions: an instruction that the run-time
+# choice should not have taken ends in SIGILL.
+# usage: scripts/test-old-x86.sh [CARGO TEST OPTIONS...]
+# CPUS="Nehalem" runs one only. Emulation is slow: leave an hour for all three.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "$(uname -m)" != x86_64 ]; then
+    echo "test-old-x86 needs an x86-64 machine" >&2
+    exit 1
+fi
+# Nehalem has no AVX, SandyBridge AVX only, Haswell AVX2 and FMA.
+for cpu in ${CPUS:-Nehalem SandyBridge Haswell}; do
+    model=$cpu
+    # Parts of a Haswell that user-mode emulation does not have.
+    [ "$cpu" = Haswell ] && model=Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
+    echo "== $cpu" >&2
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="qemu-x86_64 -cpu $model" scripts/test.sh "$@"
+done

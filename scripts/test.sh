@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs every test and says at the end how many there were.
+# usage: scripts/test.sh [CARGO TEST OPTIONS...]
+# The real model is taken from CARAT_TEST_MODEL, else fetched to the place where `carat run` looks for it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ -z "${CARAT_TEST_MODEL:-}" ]; then
+    CARAT_TEST_MODEL=$(cargo run -p carat-cli "$@" --quiet -- pull)
+    export CARAT_TEST_MODEL
+fi
+echo "testing with $CARAT_TEST_MODEL" >&2
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+awk '/^test result: / {
+        for (i = 2; i <= NF; i++) {
+            if ($i == "passed;") passed += $(i - 1)
+            if ($i == "failed;") failed += $(i - 1)
+            if ($i == "ignored;") ignored += $(i - 1)
+        }
+    }
+    END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
+exit "$status"
