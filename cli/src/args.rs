@@ -1,0 +1,108 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use carat::{CancelToken, Isa, KvType, Model, SessionOptions};
+
+use crate::failure::Result;
+use crate::{output, pull};
+
+/// Which model, and how to compute.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArgs {
+    /// The model: a GGUF file, of a split model the first. Without it: Gemma 3 270M, which is fetched when absent
+    #[arg(short, long, value_name = "GGUF")]
+    pub model: Option<PathBuf>,
+    /// Threads to compute with [default: one a core]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
+    pub threads: Option<usize>,
+    /// The instruction set to use, instead of the best there is: scalar, avx2, avx512_vnni
+    #[arg(long, value_name = "NAME", env = "CARAT_ISA", value_parser = isa, hide_env_values = true)]
+    pub isa: Option<Isa>,
+    /// Say more, on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+impl ModelArgs {
+    /// The file that is meant; fetches the default one when absent.
+    pub fn path(&self, cancel: &CancelToken) -> Result<PathBuf> {
+        match &self.model {
+            Some(path) => Ok(path.clone()),
+            None => pull::default_model(cancel),
+        }
+    }
+
+    /// Opens it.
+    pub fn open(&self, cancel: &CancelToken) -> Result<Model> {
+        let path = self.path(cancel)?;
+        let mut builder = Model::builder().cancel(cancel);
+        if let Some(threads) = self.threads {
+            builder = builder.threads(threads);
+        }
+        if let Some(isa) = self.isa {
+            builder = builder.isa(isa);
+        }
+        let began = std::time::Instant::now();
+        let model = builder.open(&path)?;
+        if self.verbose {
+            eprintln!(
+                "carat: {}: {}, {}, {} threads, {}, opened in {:.0} ms",
+                path.display(),
+                model.config().arch.name(),
+                output::human_bytes(model.gguf().file_len()),
+                model.threads(),
+                model.isa(),
+                began.elapsed().as_secs_f64() * 1e3
+            );
+        }
+        Ok(model)
+    }
+}
+
+/// The layout of a session.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SessionArgs {
+    /// Tokens that the context holds [default: the model's, at most 4096]
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
+    pub context: Option<usize>,
+    /// Most tokens that are processed at once
+    #[arg(short, long, value_name = "N", value_parser = at_least_one)]
+    pub batch: Option<usize>,
+    /// How keys and values are stored
+    #[arg(long, value_name = "TYPE", value_parser = kv)]
+    pub kv: Option<KvType>,
+}
+
+impl SessionArgs {
+    /// As the library takes them.
+    pub fn options(&self) -> SessionOptions {
+        let mut options = SessionOptions::default();
+        options.context = self.context;
+        options.batch = self.batch.unwrap_or(options.batch);
+        options.kv = self.kv;
+        options
+    }
+}
+
+fn isa(name: &str) -> Result<Isa, String> {
+    let isa =
+        Isa::from_name(name).ok_or_else(|| format!("expected {}", Isa::ALL.map(|i| i.name()).join(", ")))?;
+    match isa.is_available() {
+        true => Ok(isa),
+        false => Err("this processor does not have it".into()),
+    }
+}
+
+fn kv(name: &str) -> Result<KvType, String> {
+    KvType::from_name(name).ok_or_else(|| "expected f16 or q8_0".into())
+}
+
+/// A number of things.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("expected 1 or more".into()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("expected a whole number, 1 or more".into()),
+    }
+}
