@@ -72,30 +72,26 @@ pub fn render(tokenizer: &Tokenizer, turns: &[Turn], cancel: Option<&CancelToken
         Some(Turn { role: Role::System, text }) => (Some(*text), 1),
         _ => (None, 0),
     };
-    let mut ids = vec![tokenizer.bos()];
+    let mut ids = Ids::new(tokenizer, cancel);
+    ids.control(tokenizer.bos())?;
     for (i, turn) in turns.iter().enumerate().skip(begin) {
         let due = if (i - begin) % 2 == 0 { Role::User } else { Role::Model };
         if turn.role != due {
             return Err(wrong(i, format!("it is the {}'s, expected the {due}'s", turn.role)));
         }
         match due {
-            Role::Model => {
-                // Its opening, `model` and a line break, ends what the user's turn left.
-                let opening = encode(tokenizer, MODEL_OPENING, cancel)?.len();
-                ids.truncate(ids.len() - opening);
-                let text = [MODEL_OPENING, turn.text.trim()].concat();
-                ids.extend(encode(tokenizer, &text, cancel)?);
-                ids.extend(close_model_turn(tokenizer)?);
-            }
-            _ => ids.extend(open_user_turn(tokenizer, system.take(), turn.text, cancel)?),
+            Role::Model => ids.turn(&[MODEL_OPENING, turn.text.trim()])?,
+            _ => ids.user_turn(system.take(), turn.text)?,
         }
     }
     if (turns.len() - begin) % 2 == 0 {
         return Err(wrong(turns.len(), "there is none, expected the user's".into()));
     }
-    Ok(ids)
+    ids.open_model_turn()?;
+    Ok(ids.ids)
 }
 
+const USER_OPENING: &str = "user\n";
 const MODEL_OPENING: &str = "model\n";
 
 /// The ids of a turn of the user and of the beginning of the model's answer. A `system` text is for the first turn of
@@ -110,17 +106,10 @@ pub fn open_user_turn(
     content: &str,
     cancel: Option<&CancelToken>,
 ) -> Result<Vec<u32>> {
-    let content = content.trim();
-    let text = match system {
-        Some(system) => ["user\n", system, "\n\n", content].concat(),
-        None => ["user\n", content].concat(),
-    };
-    let mut ids = vec![tokenizer.start_of_turn()];
-    ids.extend(encode(tokenizer, &text, cancel)?);
-    ids.extend(close_model_turn(tokenizer)?);
-    ids.push(tokenizer.start_of_turn());
-    ids.extend(encode(tokenizer, MODEL_OPENING, cancel)?);
-    Ok(ids)
+    let mut ids = Ids::new(tokenizer, cancel);
+    ids.user_turn(system, content)?;
+    ids.open_model_turn()?;
+    Ok(ids.ids)
 }
 
 /// The ids that end a turn: `<end_of_turn>` and a line break. A model that has sampled `<end_of_turn>` has not
@@ -130,12 +119,62 @@ pub fn open_user_turn(
 ///
 /// [`Error::OutOfMemory`].
 pub fn close_model_turn(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let mut ids = vec![tokenizer.end_of_turn()];
-    ids.extend(encode(tokenizer, "\n", None)?);
-    Ok(ids)
+    let mut ids = Ids::new(tokenizer, None);
+    ids.close_turn()?;
+    Ok(ids.ids)
 }
 
-fn encode(tokenizer: &Tokenizer, text: &str, cancel: Option<&CancelToken>) -> Result<Vec<u32>> {
-    let options = EncodeOptions { cancel: cancel.cloned(), ..Default::default() };
-    tokenizer.encode_with(text, &options)
+/// Ids in the making.
+struct Ids<'t> {
+    tokenizer: &'t Tokenizer,
+    options: EncodeOptions,
+    ids: Vec<u32>,
+}
+
+impl<'t> Ids<'t> {
+    fn new(tokenizer: &'t Tokenizer, cancel: Option<&CancelToken>) -> Self {
+        let options = EncodeOptions { cancel: cancel.cloned(), ..Default::default() };
+        Ids { tokenizer, options, ids: Vec::new() }
+    }
+
+    fn control(&mut self, id: u32) -> Result<()> {
+        let bytes = self.ids.len() * size_of::<u32>() + size_of::<u32>();
+        self.ids.try_reserve(1).map_err(|_| Error::OutOfMemory { what: "the token ids", bytes })?;
+        self.ids.push(id);
+        Ok(())
+    }
+
+    /// Encodes the parts as one string, as plain text.
+    fn text(&mut self, parts: &[&str]) -> Result<()> {
+        let bytes = parts.iter().map(|p| p.len()).sum();
+        let mut text = String::new();
+        text.try_reserve_exact(bytes)
+            .map_err(|_| Error::OutOfMemory { what: "the text of a turn", bytes })?;
+        text.extend(parts.iter().copied());
+        self.tokenizer.encode_onto(&text, &self.options, &mut self.ids)
+    }
+
+    /// A whole turn: its role's opening and what is said.
+    fn turn(&mut self, parts: &[&str]) -> Result<()> {
+        self.control(self.tokenizer.start_of_turn())?;
+        self.text(parts)?;
+        self.close_turn()
+    }
+
+    fn user_turn(&mut self, system: Option<&str>, content: &str) -> Result<()> {
+        match system {
+            Some(system) => self.turn(&[USER_OPENING, system, "\n\n", content.trim()]),
+            None => self.turn(&[USER_OPENING, content.trim()]),
+        }
+    }
+
+    fn close_turn(&mut self) -> Result<()> {
+        self.control(self.tokenizer.end_of_turn())?;
+        self.text(&["\n"])
+    }
+
+    fn open_model_turn(&mut self) -> Result<()> {
+        self.control(self.tokenizer.start_of_turn())?;
+        self.text(&[MODEL_OPENING])
+    }
 }

@@ -16,6 +16,9 @@ pub(super) struct Matcher {
 }
 
 impl Matcher {
+    /// Memory for each piece.
+    pub(super) const BYTES_A_PIECE: usize = 2 * size_of::<u32>();
+
     /// `ids` must be pieces of `table`, none empty and no two alike.
     pub(super) fn new(table: &Table, mut ids: Vec<u32>) -> Result<Matcher> {
         ids.sort_unstable_by(|a, b| table.get(*a).cmp(table.get(*b)));

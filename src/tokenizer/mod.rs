@@ -189,11 +189,21 @@ impl Tokenizer {
     /// [`Error::Cancelled`]; [`Error::OutOfMemory`]; [`Error::InvalidOption`] when the text is 4 GiB or longer.
     pub fn encode_with(&self, text: impl AsRef<[u8]>, options: &EncodeOptions) -> Result<Vec<u32>> {
         let mut out = Vec::new();
-        self.encode_onto(text.as_ref(), options, &mut Work::new(options.cancel.as_ref()), &mut out)?;
+        self.encode_onto(text, options, &mut out)?;
         Ok(out)
     }
 
-    fn encode_onto(
+    /// [`Tokenizer::encode_with`] appending to what is there.
+    pub(crate) fn encode_onto(
+        &self,
+        text: impl AsRef<[u8]>,
+        options: &EncodeOptions,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        self.encode_counting(text.as_ref(), options, &mut Work::new(options.cancel.as_ref()), out)
+    }
+
+    fn encode_counting(
         &self,
         text: &[u8],
         options: &EncodeOptions,

@@ -1,7 +1,7 @@
 //! The vocabulary of a GGUF file.
 
-use super::SpecialIds;
 use super::vocab::{Builder, Vocabulary};
+use super::{PieceKind, SpecialIds};
 use crate::gguf::{Array, Gguf};
 use crate::{CancelToken, Error, Result};
 
@@ -61,15 +61,8 @@ pub(super) fn read(gguf: &Gguf, cancel: &CancelToken) -> Result<Vocabulary> {
     let texts = tokens
         .strings()
         .ok_or_else(|| meta.error(TOKENS_KEY, "an array of strings", tokens.element_type().name()))?;
-    // Converters write f32 and i32, and decoding any type costs time; but any number will do.
-    let mut scores: Box<dyn Iterator<Item = Option<f32>>> = match scores.elements::<f32>() {
-        Some(scores) => Box::new(scores.map(Some)),
-        None => Box::new(scores.values().map(|v| v.as_f64().map(|v| v as f32))),
-    };
-    let mut types: Box<dyn Iterator<Item = Option<i64>>> = match types.elements::<i32>() {
-        Some(types) => Box::new(types.map(|v| Some(v.into()))),
-        None => Box::new(types.values().map(|v| v.as_i64())),
-    };
+    let mut scores = scores_of(scores);
+    let mut types = types_of(types);
     // Each string has its length in 8 bytes before it.
     let mut builder =
         Builder::new(gguf.name(), len, tokens.as_bytes().len().saturating_sub(8 * tokens.len()))?;
@@ -97,8 +90,27 @@ pub(super) fn read(gguf: &Gguf, cancel: &CancelToken) -> Result<Vocabulary> {
     })
 }
 
+/// Converters write f32, and decoding any type costs time; but any number will do.
+fn scores_of(scores: Array<'_>) -> Box<dyn Iterator<Item = Option<f32>> + '_> {
+    match scores.elements::<f32>() {
+        Some(scores) => Box::new(scores.map(Some)),
+        None => Box::new(scores.values().map(|v| v.as_f64().map(|v| v as f32))),
+    }
+}
+
+/// Converters write i32; any integer will do.
+fn types_of(types: Array<'_>) -> Box<dyn Iterator<Item = Option<i64>> + '_> {
+    match types.elements::<i32>() {
+        Some(types) => Box::new(types.map(|v| Some(v.into()))),
+        None => Box::new(types.values().map(|v| v.as_i64())),
+    }
+}
+
 /// An upper bound of the bytes that the vocabulary will take.
 pub(super) fn heap_bytes_bound(gguf: &Gguf) -> Result<usize> {
-    let Arrays { tokens, len, .. } = arrays(gguf)?;
-    Ok(Vocabulary::heap_bytes_bound(len, tokens.as_bytes().len().saturating_sub(8 * tokens.len())))
+    let Arrays { tokens, types, len, .. } = arrays(gguf)?;
+    let bytes = tokens.as_bytes().len().saturating_sub(8 * tokens.len());
+    let text = [PieceKind::Normal, PieceKind::Unused, PieceKind::Byte].map(|k| k as i64);
+    let matched = types_of(types).take(len).filter(|t| !t.is_some_and(|t| text.contains(&t))).count();
+    Ok(Vocabulary::heap_bytes_bound(len, bytes, matched))
 }

@@ -26,14 +26,14 @@ fn few_steps_follow_cancelling() {
     for text in &texts {
         let mut options = EncodeOptions { special: true, ..Default::default() };
         let mut whole = Work::new(None);
-        tokenizer.encode_onto(text.as_bytes(), &options, &mut whole, &mut Vec::new()).unwrap();
+        tokenizer.encode_counting(text.as_bytes(), &options, &mut whole, &mut Vec::new()).unwrap();
         for share in 0..20 {
             let cancel = CancelToken::new();
             options.cancel = Some(cancel.clone());
             let mut work = Work::new(Some(&cancel));
             let at = 1 + whole.steps * share / 20;
             work.cancel_at = Some(at);
-            let error = tokenizer.encode_onto(text.as_bytes(), &options, &mut work, &mut Vec::new());
+            let error = tokenizer.encode_counting(text.as_bytes(), &options, &mut work, &mut Vec::new());
             assert!(matches!(error, Err(Error::Cancelled)), "{error:?}");
             assert!(work.steps - at <= u64::from(Work::STEPS_A_CHECK), "{} steps after", work.steps - at);
         }

@@ -67,13 +67,14 @@ impl Vocabulary {
             + size_of::<Self>()
     }
 
-    /// At most what [`Vocabulary::heap_bytes`] will say of so many pieces with so many bytes in all.
-    pub(super) fn heap_bytes_bound(pieces: usize, bytes: usize) -> usize {
-        // Offset, order, kind; either matcher has two numbers for each of its pieces, and no piece is in both.
-        let each = 2 * size_of::<u32>() + 1 + 2 * size_of::<u32>();
+    /// At most what [`Vocabulary::heap_bytes`] will say of so many pieces with so many bytes in all, of which
+    /// `matched` are user-defined or control tokens.
+    pub(super) fn heap_bytes_bound(pieces: usize, bytes: usize, matched: usize) -> usize {
+        let each = 2 * size_of::<u32>() + size_of::<PieceKind>(); // offset, order, kind
         bytes
             .saturating_add(pieces.saturating_mul(each))
             .saturating_add(Index::slots_for(pieces).saturating_mul(size_of::<u32>()))
+            .saturating_add((matched + Special::COUNT).saturating_mul(Matcher::BYTES_A_PIECE))
             .saturating_add(Pairs::WORDS * size_of::<u64>() + size_of::<Self>())
     }
 }
@@ -235,6 +236,9 @@ fn unsound(file: &str, piece: usize, what: impl Into<String>) -> Error {
 }
 
 impl Special {
+    /// How many there are, each made a control token whatever the file says.
+    const COUNT: usize = 6;
+
     /// By the ids given, otherwise by what the pieces read.
     fn new(file: &str, table: &Table, index: &Index, ids: &SpecialIds) -> Result<Special> {
         let n = table.len();
