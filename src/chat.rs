@@ -75,7 +75,7 @@ pub fn render(tokenizer: &Tokenizer, turns: &[Turn], cancel: Option<&CancelToken
     let mut ids = Ids::new(tokenizer, cancel);
     ids.control(tokenizer.bos())?;
     for (i, turn) in turns.iter().enumerate().skip(begin) {
-        let due = if (i - begin) % 2 == 0 { Role::User } else { Role::Model };
+        let due = if (i - begin).is_multiple_of(2) { Role::User } else { Role::Model };
         if turn.role != due {
             return Err(wrong(i, format!("it is the {}'s, expected the {due}'s", turn.role)));
         }
@@ -84,7 +84,7 @@ pub fn render(tokenizer: &Tokenizer, turns: &[Turn], cancel: Option<&CancelToken
             _ => ids.user_turn(system.take(), turn.text)?,
         }
     }
-    if (turns.len() - begin) % 2 == 0 {
+    if (turns.len() - begin).is_multiple_of(2) {
         return Err(wrong(turns.len(), "there is none, expected the user's".into()));
     }
     ids.open_model_turn()?;

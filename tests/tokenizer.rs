@@ -448,32 +448,74 @@ fn unsound_files_are_refused() {
             k == key
         })
     };
-    let e = set("model", &|k, b| drop(b.set(k, "gpt2").unwrap()));
+    let e = set("model", &|k, b| {
+        b.set(k, "gpt2").unwrap();
+    });
     assert!(matches!(&e, Error::Unsupported { .. }) && e.to_string().contains("\"gpt2\""), "{e}");
     let zeros = vec![0f32; n - 1];
     metadata(
-        set("scores", &|k, b| drop(b.set_array(k, &zeros).unwrap())),
+        set("scores", &|k, b| {
+            b.set_array(k, &zeros).unwrap();
+        }),
         "scores",
         &format!("found {}", n - 1),
     );
-    metadata(set("token_type", &|k, b| drop(b.set_array(k, &[1i32]).unwrap())), "token_type", "found 1");
-    metadata(set("tokens", &|k, b| drop(b.set_array(k, &zeros).unwrap())), "scores", "as many as");
+    metadata(
+        set("token_type", &|k, b| {
+            b.set_array(k, &[1i32]).unwrap();
+        }),
+        "token_type",
+        "found 1",
+    );
+    metadata(
+        set("tokens", &|k, b| {
+            b.set_array(k, &zeros).unwrap();
+        }),
+        "scores",
+        "as many as",
+    );
     let ints = vec![1i32; n];
-    metadata(set("tokens", &|k, b| drop(b.set_array(k, &ints).unwrap())), "tokens", "an array of strings");
-    metadata(set("tokens", &|k, b| drop(b.set(k, "ab").unwrap())), "tokens", "an array");
+    metadata(
+        set("tokens", &|k, b| {
+            b.set_array(k, &ints).unwrap();
+        }),
+        "tokens",
+        "an array of strings",
+    );
+    metadata(
+        set("tokens", &|k, b| {
+            b.set(k, "ab").unwrap();
+        }),
+        "tokens",
+        "an array",
+    );
     let texts = vec!["1"; n];
-    metadata(set("scores", &|k, b| drop(b.set_strings(k, &texts).unwrap())), "scores", "an array of numbers");
+    metadata(
+        set("scores", &|k, b| {
+            b.set_strings(k, &texts).unwrap();
+        }),
+        "scores",
+        "an array of numbers",
+    );
     let floats = vec![1f32; n];
-    let e = set("token_type", &|k, b| drop(b.set_array(k, &floats).unwrap()));
+    let e = set("token_type", &|k, b| {
+        b.set_array(k, &floats).unwrap();
+    });
     metadata(e, "token_type", "an array of integers");
-    let e = set("bos_token_id", &|k, b| drop(b.set(k, n as u32).unwrap()));
+    let e = set("bos_token_id", &|k, b| {
+        b.set(k, n as u32).unwrap();
+    });
     metadata(e, "bos_token_id", "the id of one of the");
     metadata(
-        set("eos_token_id", &|k, b| drop(b.set(k, -1i32).unwrap())),
+        set("eos_token_id", &|k, b| {
+            b.set(k, -1i32).unwrap();
+        }),
         "eos_token_id",
         "an integer from 0",
     );
-    let e = set("token_type", &|k, b| drop(b.set_array(k, &vec![9i32; n]).unwrap()));
+    let e = set("token_type", &|k, b| {
+        b.set_array(k, &vec![9i32; n]).unwrap();
+    });
     assert!(matches!(&e, Error::Vocabulary { piece: 0, .. }), "{e}");
 
     let empty = Vocab { pieces: Vec::new(), ids: SpecialIds::default() };

@@ -131,7 +131,7 @@ fn merge(
     while i != NONE {
         work.step()?;
         let s = &symbols[i as usize];
-        emit(vocab, text[s.start as usize..s.end as usize].as_bytes(), s.id, out)?;
+        emit(vocab, &text.as_bytes()[s.start as usize..s.end as usize], s.id, out)?;
         i = s.next;
     }
     symbols.clear();

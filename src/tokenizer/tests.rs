@@ -46,7 +46,7 @@ fn steps_grow_as_the_text_does() {
     let steps = |text: String| {
         let mut work = Work::new(None);
         tokenizer
-            .encode_onto(text.as_bytes(), &EncodeOptions::default(), &mut work, &mut Vec::new())
+            .encode_counting(text.as_bytes(), &EncodeOptions::default(), &mut work, &mut Vec::new())
             .unwrap();
         work.steps
     };
