@@ -1,4 +1,51 @@
-//! Embeddable inference for Google's Gemma models on the CPU.
+//! Embeddable inference for Google's Gemma models on the CPU: one memory-mapped GGUF file in, text out.
+//!
+//! carat runs every text model of Gemma, Gemma 2 and Gemma 3 inside your own program, with no service and no network.
+//! It computes on the file's weights in place: nothing is copied, repacked or dequantized into memory that lasts, and
+//! several processes share one copy through the page cache.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use carat::{GenerateOptions, Model, Session, SessionOptions};
+//!
+//! # fn main() -> carat::Result<()> {
+//! # let path = "tests/data/tiny-gemma3.gguf";
+//! let model = Model::open(path)?;
+//! let ids = model.tokenizer()?.encode("The capital of France is")?;
+//!
+//! let mut session = Session::new(&model, SessionOptions::default())?;
+//! let mut options = GenerateOptions::default();
+//! options.max_tokens = 32;
+//! let summary = session.generate(&ids, &options, |piece| {
+//!     print!("{}", piece.text);
+//!     ControlFlow::Continue(())
+//! })?;
+//! println!("\n{} tokens in {:?}", summary.generated_tokens, summary.generate_time);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The pieces
+//!
+//! * [`Model`] is an opened file: immutable, cheap to clone, usable from many threads. [`Model::builder`] has the
+//!   options, [`Model::plan`] says what it will take before anything is loaded.
+//! * [`Session`] is one text: its tokens, their keys and values, and the buffers to add more. Low level:
+//!   [`Session::prefill`], [`Session::step`], [`Session::logits`], [`Session::score`]; above them
+//!   [`Session::generate`].
+//! * [`Tokenizer`] turns text into ids and back; [`chat`] has Gemma's turns.
+//! * [`CancelToken`] stops any long call from any thread.
+//! * [`gguf`] reads and writes the files; [`Limits`] measures what the machine could do at most.
+//!
+//! # Promises
+//!
+//! * **The host survives.** Bad files, full disks, failed allocations and bad arguments are values of [`Error`] that say
+//!   what and where. The one limit: a mapped file that shrinks while a pass reads it raises a signal; before each pass
+//!   its length is checked, and [`ModelBuilder::private_copy`] is there for files that cannot be trusted.
+//! * **One binary, every processor.** Kernels are chosen at run time ([`Isa`]); plain Rust is always there.
+//! * **The same bits.** The same file, options and instruction set give bit-identical logits for any number of threads
+//!   and any split of a prompt into calls.
+//! * **Steady state allocates nothing.** After a session is made, a step takes no heap allocation.
+//! * **Quiet.** Nothing is printed, and idle threads sleep.
 
 #![deny(unsafe_code)]
 
