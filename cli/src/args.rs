@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use carat::{CancelToken, Isa, KvType, Model, SessionOptions};
+use carat::{CancelToken, GenerateOptions, Isa, KvType, Model, SessionOptions};
 
 use crate::failure::Result;
 use crate::{output, pull};
@@ -104,5 +104,51 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("expected 1 or more".into()),
         Ok(n) => Ok(n),
         Err(_) => Err("expected a whole number, 1 or more".into()),
+    }
+}
+
+/// How to choose tokens, and when to end.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SamplingArgs {
+    /// Temperature; 0 always takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    pub temp: f32,
+    /// Draw from this many of the likeliest tokens only; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub top_k: usize,
+    /// Draw from the likeliest tokens that together have this probability only
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub top_p: f32,
+    /// Draw only from tokens with at least this share of the likeliest one's probability
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Divide the logits of tokens that occurred by this; 1 for no penalty
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub repeat_penalty: f32,
+    /// The same seed gives the same text [default: another each time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long, value_name = "N", value_parser = at_least_one)]
+    pub max_tokens: Option<usize>,
+    /// End where this text would come; can be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// As the library takes them; `default_tokens` where no number of tokens was given.
+    pub fn options(&self, default_tokens: usize, cancel: &CancelToken) -> GenerateOptions {
+        let mut options = GenerateOptions::default();
+        options.max_tokens = self.max_tokens.unwrap_or(default_tokens);
+        options.sampling.temperature = self.temp;
+        options.sampling.top_k = self.top_k;
+        options.sampling.top_p = self.top_p;
+        options.sampling.min_p = self.min_p;
+        options.sampling.repetition_penalty = self.repeat_penalty;
+        options.sampling.seed = self.seed;
+        options.stop = self.stop.clone();
+        options.cancel = Some(cancel.clone());
+        options
     }
 }

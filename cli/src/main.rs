@@ -13,6 +13,7 @@ mod logits;
 mod models;
 mod output;
 mod pull;
+mod run;
 mod score;
 mod synth;
 mod tokenize;
@@ -27,6 +28,8 @@ use failure::Result;
 #[derive(Debug, Parser)]
 #[command(name = "carat", version)]
 enum Command {
+    /// Go on with a text
+    Run(run::Args),
     /// Show what a model file holds, and the memory that it will take
     Info(info::Args),
     /// Print the ids of a text
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result {
     match command {
+        Command::Run(args) => run::run(args),
         Command::Info(args) => info::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),

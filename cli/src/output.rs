@@ -1,6 +1,7 @@
 //! Text for standard output, and progress for standard error.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -35,4 +36,42 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1000.0;
     }
     format!("{value:.1} TB")
+}
+
+/// A model's words on standard output, as they come.
+pub struct Stream {
+    failed: Option<io::Error>,
+    ends_line: bool,
+}
+
+impl Stream {
+    /// Nothing yet.
+    pub fn new() -> Stream {
+        Stream { failed: None, ends_line: false }
+    }
+
+    /// Writes a piece; breaks off when that is not possible.
+    pub fn write(&mut self, text: &str) -> ControlFlow<()> {
+        if text.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        self.ends_line = text.ends_with('\n');
+        let mut out = io::stdout().lock();
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                self.failed = Some(e);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Ends the line, if need be.
+    pub fn finish(self) -> Result {
+        match self.failed {
+            Some(e) => Err(Failure::output(e)),
+            None if self.ends_line => Ok(()),
+            None => emit("\n"),
+        }
+    }
 }
