@@ -111,19 +111,19 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 #[derive(Clone, Debug, clap::Args)]
 pub struct SamplingArgs {
     /// Temperature; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true)]
     pub temp: f32,
     /// Draw from this many of the likeliest tokens only; 0 for all
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub top_k: usize,
     /// Draw from the likeliest tokens that together have this probability only
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Draw only from tokens with at least this share of the likeliest one's probability
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     pub min_p: f32,
     /// Divide the logits of tokens that occurred by this; 1 for no penalty
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
     pub repeat_penalty: f32,
     /// The same seed gives the same text [default: another each time]
     #[arg(long, value_name = "N")]

@@ -195,7 +195,7 @@ fn table(model: &Model, path: &std::path::Path, limits: &Bounds, rows: &[Row]) -
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let width = name.len().max(5);
     let mut text = format!(
-        "| {:<width$} | {:>9} | {:>9} | {:>7} | {:<11} | {:>8} | {:>18} | {:>14} | {:>9} | {:>9} |\n",
+        "| {:<width$} | {:>9} | {:>9} | {:>7} | {:<11} | {:>8} | {:>20} | {:>14} | {:>9} | {:>9} |\n",
         "model", "size", "params", "threads", "isa", "test", "t/s", "rate", "of limit", "cancel"
     );
     let dashes = |n: usize| "-".repeat(n);
@@ -207,7 +207,7 @@ fn table(model: &Model, path: &std::path::Path, limits: &Bounds, rows: &[Row]) -
         dashes(6),
         dashes(11),
         dashes(7),
-        dashes(17),
+        dashes(19),
         dashes(13),
         dashes(8),
         dashes(8)
@@ -215,7 +215,7 @@ fn table(model: &Model, path: &std::path::Path, limits: &Bounds, rows: &[Row]) -
     for row in rows {
         let spread = (row.rates[row.rates.len() - 1] - row.rates[0]) / 2.0;
         text += &format!(
-            "| {:<width$} | {:>9} | {:>7.1} M | {:>7} | {:<11} | {:>8} | {:>18} | {:>14} | {:>7.0} % | {:>9} |\n",
+            "| {:<width$} | {:>9} | {:>7.1} M | {:>7} | {:<11} | {:>8} | {:>20} | {:>14} | {:>7.0} % | {:>9} |\n",
             name,
             human_bytes(model.gguf().file_len()),
             parameters(model) / 1e6,
