@@ -18,6 +18,8 @@
 //! by the same operations whatever the number of rows: an output never depends on its batch-mates.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod elementwise;
 mod float;
@@ -426,10 +428,7 @@ impl Kernels {
         }
         Some(Kernels(match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                static TABLE: Table = scalar::table(Isa::Avx2, &float::AVX2);
-                &TABLE
-            }
+            Isa::Avx2 => &avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => &avx512::TABLE,
             _ => &scalar::TABLE,

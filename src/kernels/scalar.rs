@@ -5,12 +5,8 @@ use std::ops::Range;
 use super::{Acts, BLOCK, Isa, PANEL, Panel, Rows, Table, float};
 use crate::quant;
 
-pub(super) static TABLE: Table = table(Isa::Scalar, &float::SCALAR);
-
-/// The integer kernels of this file beside the float ones of `isa`.
-pub(super) const fn table(isa: Isa, float: &'static float::FloatTable) -> Table {
-    Table { isa, unpack_panel, gemm_panel, gemv, float }
-}
+pub(super) static TABLE: Table =
+    Table { isa: Isa::Scalar, unpack_panel, gemm_panel, gemv, float: &float::SCALAR };
 
 /// See [`super::Kernels::unpack_panel`].
 pub(super) fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {

@@ -1,0 +1,350 @@
+//! Weight rows × a few rows of activations.
+
+use core::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+use super::{Format, OCTET, lane, with_format};
+use crate::DType;
+use crate::kernels::{Acts, BLOCK, Grouping, Rows};
+
+/// Activations of up to an octet in the order that the loops read them.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+struct Arranged {
+    /// Of each pair. For bytes, `h` and then `l` of its two registers. For 16 bits, the even and then the odd values
+    /// 256 h + l of its first register, then those of its second.
+    values: [[[u8; 32]; 4]; 4],
+    /// By `lane`, over 256.
+    scale: [f32; OCTET],
+    /// [group][block, by `lane`]
+    sum: [[f32; OCTET]; 2],
+}
+
+/// Octets of activations held at a time, for one row or for each of several: 64 KB on the stack, for rows of 24576
+/// values.
+const ROOM: usize = 100;
+/// Places of those that the end of a row may take: four blocks, two, and one.
+const ENDS: usize = 3;
+/// Weight rows whose unfinished sums are kept where rows of activations are longer than that.
+const CHUNK: usize = 8;
+
+/// The sums of one output on the way, lane by lane.
+#[derive(Clone, Copy)]
+struct Sums {
+    /// Of products, for even and odd pairs, or for the two groups.
+    dot: [__m256; 2],
+    /// Of what mins, or else offsets, are to take away.
+    minus: __m256,
+}
+
+/// See [`crate::kernels::Kernels::gemv`].
+///
+/// # Safety
+/// The processor has the instructions of [`super::TABLE`], and lengths are as `Kernels::gemv` checks them.
+pub(super) unsafe fn gemv(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { with_format!(rows.ty, tiles(rows, acts, out, stride)) }
+}
+
+/// # Safety
+/// As for [`gemv`].
+unsafe fn tiles<F: Format>(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
+    let octets = acts.k.div_ceil(OCTET * BLOCK) + ENDS;
+    let mut room = [const { MaybeUninit::<Arranged>::uninit() }; ROOM];
+    let mut t = 0;
+    while t < acts.rows {
+        let out = &mut out[t * stride..];
+        let left = acts.rows - t;
+        // SAFETY: the caller's promise, and as many rows of activations are left.
+        unsafe {
+            if left >= 4 && 4 * octets <= ROOM {
+                tile::<F, 4>(rows, acts, t, out, stride, &mut room);
+                t += 4;
+            } else if left >= 2 && 2 * octets <= ROOM {
+                tile::<F, 2>(rows, acts, t, out, stride, &mut room);
+                t += 2;
+            } else {
+                tile::<F, 1>(rows, acts, t, out, stride, &mut room);
+                t += 1;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`gemv`]; rows `t`..`t` + `T` of activations exist.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<F: Format, const T: usize>(
+    rows: Rows<'_>,
+    acts: &Acts<'_>,
+    t: usize,
+    out: &mut [f32],
+    stride: usize,
+    room: &mut [MaybeUninit<Arranged>; ROOM],
+) {
+    let blocks = acts.k / BLOCK;
+    let zero = Sums { dot: [_mm256_setzero_ps(); 2], minus: _mm256_setzero_ps() };
+    // All of K at once where there is room, else slabs of whole octets and their sums, for a few rows at a time.
+    let slab = (ROOM / T - ENDS) * OCTET;
+    let one = blocks <= slab;
+    let mut kept = [[zero; T]; CHUNK];
+    for from in (0..rows.len()).step_by(if one { rows.len() } else { CHUNK }) {
+        let end = if one { rows.len() } else { rows.len().min(from + CHUNK) };
+        for start in (0..blocks).step_by(slab) {
+            let n = slab.min(blocks - start);
+            if from == 0 || !one {
+                for i in 0..T {
+                    // SAFETY: blocks `start`..`start` + `n` of row `t + i` exist, and there is room for them.
+                    unsafe { arrange::<F, T>(acts, t + i, start, n, i, room) };
+                }
+            }
+            for r in from..end {
+                let w = &rows.row(r)[start * BLOCK / F::TYPE.block_len() * F::TYPE.block_bytes()..];
+                let mut sums = if start == 0 { [zero; T] } else { kept[r - from] };
+                // SAFETY: `n` blocks lie at `w`, and those of activations were arranged.
+                unsafe { row::<F, T>(w.as_ptr(), n, room.as_ptr().cast(), &mut sums) };
+                if start + n < blocks {
+                    kept[r - from] = sums;
+                } else {
+                    for (i, s) in sums.into_iter().enumerate() {
+                        out[i * stride + r] = total::<F>(s);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds `n` blocks of a weight row.
+///
+/// # Safety
+/// The processor has the instructions, `n` blocks lie at `w` (whole blocks of the format), and their activations at
+/// `x`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn row<F: Format, const T: usize>(
+    mut w: *const u8,
+    n: usize,
+    mut x: *const [Arranged; T],
+    sums: &mut [Sums; T],
+) {
+    let bytes = F::TYPE.block_bytes() * BLOCK * OCTET / F::TYPE.block_len();
+    // SAFETY: the caller's promise: eight blocks each time, then those that are left.
+    unsafe {
+        for _ in 0..n / 8 {
+            octet::<F, 8, T>(w, &*x, sums);
+            w = w.add(bytes);
+            x = x.add(1);
+        }
+        if F::TYPE.block_len() == BLOCK {
+            if n % 8 >= 4 {
+                octet::<F, 4, T>(w, &*x, sums);
+                w = w.add(bytes / 2);
+                x = x.add(1);
+            }
+            if n % 4 >= 2 {
+                octet::<F, 2, T>(w, &*x, sums);
+                w = w.add(bytes / 4);
+                x = x.add(1);
+            }
+            if !n.is_multiple_of(2) {
+                // Beside a block of zeros.
+                let w = super::padded::<F>(w);
+                octet::<F, 2, T>(w.as_ptr(), &*x, sums);
+            }
+        }
+    }
+}
+
+/// Adds `N` blocks.
+///
+/// # Safety
+/// The processor has the instructions, and the blocks lie at `w`.
+#[inline(always)]
+unsafe fn octet<F: Format, const N: usize, const T: usize>(
+    w: *const u8,
+    x: &[Arranged; T],
+    sums: &mut [Sums; T],
+) {
+    let g = const { Grouping::of(F::TYPE) };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let s = F::scales::<N>(w);
+        let minus = if g.mins { s.min } else { s.scale };
+        let mut scale = [s.scale; T];
+        for t in 0..T {
+            for group in 0..g.per_block() {
+                if !F::WIDE {
+                    let sum = _mm256_load_ps(x[t].sum[group].as_ptr());
+                    sums[t].minus = _mm256_fmadd_ps(minus[group], sum, sums[t].minus);
+                }
+                scale[t][group] = _mm256_mul_ps(s.scale[group], _mm256_load_ps(x[t].scale.as_ptr()));
+            }
+        }
+        pair::<F, N, T, 0>(w, x, &scale, sums);
+        if const { N > 2 } {
+            pair::<F, N, T, 1>(w, x, &scale, sums);
+        }
+        if const { N > 4 } {
+            pair::<F, N, T, 2>(w, x, &scale, sums);
+            pair::<F, N, T, 3>(w, x, &scale, sums);
+        }
+    }
+}
+
+/// Adds pair `I`, if there is one.
+///
+/// # Safety
+/// As for [`octet`].
+#[inline(always)]
+unsafe fn pair<F: Format, const N: usize, const T: usize, const I: usize>(
+    w: *const u8,
+    x: &[Arranged; T],
+    scale: &[[__m256; 2]; T],
+    sums: &mut [Sums; T],
+) {
+    let spread = |s: __m256| {
+        // SAFETY: the processor has AVX.
+        unsafe {
+            match I {
+                0 => _mm256_permute_ps::<0x00>(s),
+                1 => _mm256_permute_ps::<0x55>(s),
+                2 => _mm256_permute_ps::<0xaa>(s),
+                _ => _mm256_permute_ps::<0xff>(s),
+            }
+        }
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let w = F::pair::<N, I>(w);
+        if F::WIDE {
+            let even = w.map(|w| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)));
+            let odd = w.map(|w| _mm256_srai_epi16::<8>(w));
+            for t in 0..T {
+                let value = |i: usize| _mm256_load_si256(x[t].values[I][i].as_ptr().cast());
+                let first = _mm256_add_epi32(
+                    _mm256_madd_epi16(even[0], value(0)),
+                    _mm256_madd_epi16(odd[0], value(1)),
+                );
+                let second = _mm256_add_epi32(
+                    _mm256_madd_epi16(even[1], value(2)),
+                    _mm256_madd_epi16(odd[1], value(3)),
+                );
+                let a = _mm256_cvtepi32_ps(_mm256_add_epi32(first, second));
+                let sum = &mut sums[t].dot[I % 2];
+                *sum = _mm256_fmadd_ps(a, spread(scale[t][0]), *sum);
+            }
+        } else {
+            for t in 0..T {
+                // At most 63 · 128 · 2 = 16128 each: the sum of two still fits for 5 bits.
+                let value = |w: __m256i, i: usize| {
+                    _mm256_maddubs_epi16(w, _mm256_load_si256(x[t].values[I][i].as_ptr().cast()))
+                };
+                let join = |h: __m256i, l: __m256i| {
+                    let h = _mm256_madd_epi16(h, _mm256_set1_epi16(256));
+                    let l = _mm256_madd_epi16(l, _mm256_set1_epi16(1));
+                    _mm256_cvtepi32_ps(_mm256_add_epi32(h, l))
+                };
+                if const { Grouping::of(F::TYPE).per_block() == 1 } {
+                    debug_assert!(Grouping::of(F::TYPE).max <= 31);
+                    let h = _mm256_add_epi16(value(w[0], 0), value(w[1], 1));
+                    let l = _mm256_add_epi16(value(w[0], 2), value(w[1], 3));
+                    let sum = &mut sums[t].dot[I % 2];
+                    *sum = _mm256_fmadd_ps(join(h, l), spread(scale[t][0]), *sum);
+                } else {
+                    for g in 0..2 {
+                        let a = join(value(w[g], g), value(w[g], 2 + g));
+                        let sum = &mut sums[t].dot[g];
+                        *sum = _mm256_fmadd_ps(a, spread(scale[t][g]), *sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The output that lanes add up to.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn total<F: Format>(s: Sums) -> f32 {
+    let g = const { Grouping::of(F::TYPE) };
+    let mut all = _mm256_add_ps(s.dot[0], s.dot[1]);
+    if !F::WIDE {
+        let by = if g.mins { 1.0 } else { g.offset as f32 };
+        all = _mm256_fnmadd_ps(s.minus, _mm256_set1_ps(by), all);
+    }
+    let half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+    let two = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Arranges `n` blocks from `start` of row `t` as row `i` of a tile of `T`, in the steps that [`row`] takes.
+///
+/// # Safety
+/// The processor has the instructions; the blocks exist, and `room` has T · (n / 8 + 3) places.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn arrange<F: Format, const T: usize>(
+    acts: &Acts<'_>,
+    t: usize,
+    start: usize,
+    n: usize,
+    i: usize,
+    room: &mut [MaybeUninit<Arranged>; ROOM],
+) {
+    let at = t * (acts.k / BLOCK) + start;
+    let mut b = 0;
+    for to in room.iter_mut().skip(i).step_by(T) {
+        let step = match n - b {
+            0 => break,
+            1 => 1,
+            2..4 => 2,
+            4..8 => 4,
+            _ => 8,
+        };
+        // Of a single block, the one beside it is zeros.
+        let places = step.max(2);
+        let block = |plane: &[i8], j: usize| -> [__m128i; 2] {
+            if j >= step {
+                return [_mm_setzero_si128(); 2];
+            }
+            let plane = &plane[(at + b + j) * BLOCK..][..BLOCK];
+            // SAFETY: 32 bytes, the length of the slice.
+            unsafe { [0, 16].map(|i| _mm_loadu_si128(plane.as_ptr().add(i).cast())) }
+        };
+        let pair = |plane: &[i8], p: usize| -> [__m256i; 2] {
+            let (a, b) = (block(plane, p), block(plane, p + places / 2));
+            [_mm256_set_m128i(b[0], a[0]), _mm256_set_m128i(b[1], a[1])]
+        };
+        let to =
+            to.write(Arranged { values: [[[0; 32]; 4]; 4], scale: [0.0; OCTET], sum: [[0.0; OCTET]; 2] });
+        for p in 0..places / 2 {
+            let (h, l) = (pair(acts.h, p), pair(acts.l, p));
+            let values = if F::WIDE {
+                let low = |v: __m256i| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(v));
+                let even = |i: usize| _mm256_add_epi16(_mm256_slli_epi16::<8>(h[i]), low(l[i]));
+                let odd = |i: usize| {
+                    let h = _mm256_andnot_si256(_mm256_set1_epi16(0xff), h[i]);
+                    _mm256_add_epi16(h, _mm256_srai_epi16::<8>(l[i]))
+                };
+                [even(0), odd(0), even(1), odd(1)]
+            } else {
+                [h[0], h[1], l[0], l[1]]
+            };
+            for (to, v) in to.values[p].iter_mut().zip(values) {
+                // SAFETY: 32 bytes, aligned as the whole is.
+                unsafe { _mm256_store_si256(to.as_mut_ptr().cast(), v) };
+            }
+        }
+        for j in 0..step {
+            let to_lane = lane(j, places);
+            to.scale[to_lane] = acts.scale[at + b + j] / 256.0;
+            if const { Grouping::of(F::TYPE).per_block() == 1 } {
+                to.sum[0][to_lane] = acts.sum32[at + b + j];
+            } else {
+                to.sum[0][to_lane] = acts.sum16[2 * (at + b + j)];
+                to.sum[1][to_lane] = acts.sum16[2 * (at + b + j) + 1];
+            }
+        }
+        b += step;
+    }
+}

@@ -1,0 +1,201 @@
+//! Weight rows to panels.
+
+use core::arch::x86_64::*;
+use std::ops::Range;
+
+use super::{Format, OCTET, lane, padded, with_format};
+use crate::DType;
+use crate::kernels::{BLOCK, Grouping, PANEL, Panel, Rows, scalar};
+
+/// Rows that are transposed at a time: the lanes of a register.
+const LANES: usize = 8;
+
+/// See [`crate::kernels::Kernels::unpack_panel`].
+///
+/// # Safety
+/// The processor has the instructions of [`super::TABLE`], and lengths are as `Kernels::unpack_panel` checks them.
+pub(super) unsafe fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
+    let per_octet = OCTET * BLOCK;
+    if rows.ty.block_len() == per_octet && !(blocks.start.is_multiple_of(8) && blocks.end.is_multiple_of(8)) {
+        // Slabs are whole blocks: this is for completeness.
+        return scalar::unpack_panel(rows, blocks, panel);
+    }
+    // SAFETY: the caller's promise; K-quants come in whole blocks.
+    unsafe { with_format!(rows.ty, unpack(rows, blocks, panel)) }
+}
+
+/// # Safety
+/// As for [`unpack_panel`]; where blocks have 256 values, `blocks` are whole ones.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn unpack<F: Format>(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
+    let bytes = |n: usize| F::TYPE.block_bytes() * BLOCK * n / F::TYPE.block_len();
+    for from in (0..PANEL).step_by(LANES) {
+        let n = rows.len().saturating_sub(from).min(LANES);
+        // Where missing rows would be is never looked at.
+        let start: [*const u8; LANES] = std::array::from_fn(|r| {
+            if r < n { rows.row(from + r)[bytes(blocks.start)..].as_ptr() } else { std::ptr::null() }
+        });
+        let at = |b: usize| start.map(|p| p.wrapping_add(bytes(b)));
+        let mut b = 0;
+        let len = blocks.len();
+        // SAFETY: each call is given where block `b` of every row is, of which there are as many as it takes.
+        unsafe {
+            while b + 8 <= len {
+                octet::<F, 8>(&at(b), n, panel, b, from, 8);
+                b += 8;
+            }
+            if F::TYPE.block_len() == BLOCK {
+                if b + 4 <= len {
+                    octet::<F, 4>(&at(b), n, panel, b, from, 4);
+                    b += 4;
+                }
+                if b + 2 <= len {
+                    octet::<F, 2>(&at(b), n, panel, b, from, 2);
+                    b += 2;
+                }
+                if b < len {
+                    let mut two = [[0; 80]; LANES];
+                    for (two, p) in two.iter_mut().zip(at(b)).take(n) {
+                        *two = padded::<F>(p);
+                    }
+                    octet::<F, 2>(&std::array::from_fn(|r| two[r].as_ptr()), n, panel, b, from, 1);
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks `N` blocks of `n` rows to block `b` of the panel's rows `from`..`from` + 8, and stores `count` of them.
+///
+/// # Safety
+/// As above; the blocks lie at the first `n` of `at`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn octet<F: Format, const N: usize>(
+    at: &[*const u8; LANES],
+    n: usize,
+    panel: &mut Panel,
+    b: usize,
+    from: usize,
+    count: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        scales::<F, N>(at, n, panel, b, from, count);
+        pair::<F, N, 0>(at, n, panel, b, from, count);
+        if const { N > 2 } {
+            pair::<F, N, 1>(at, n, panel, b, from, count);
+        }
+        if const { N > 4 } {
+            pair::<F, N, 2>(at, n, panel, b, from, count);
+            pair::<F, N, 3>(at, n, panel, b, from, count);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`octet`].
+#[inline(always)]
+unsafe fn pair<F: Format, const N: usize, const I: usize>(
+    at: &[*const u8; LANES],
+    n: usize,
+    panel: &mut Panel,
+    b: usize,
+    from: usize,
+    count: usize,
+) {
+    // SAFETY: the processor has AVX2, and the first `n` of `at` are blocks (the caller's promises).
+    unsafe {
+        let mut v = [[_mm256_setzero_si256(); LANES]; 2];
+        for (r, p) in at.iter().enumerate().take(n) {
+            let mut w = F::pair::<N, I>(*p);
+            if F::WIDE {
+                w = w.map(|w| _mm256_xor_si256(w, _mm256_set1_epi8(-128)));
+            }
+            v[0][r] = w[0];
+            v[1][r] = w[1];
+        }
+        for (half, v) in v.into_iter().enumerate() {
+            let v = transpose(v);
+            for (block, v) in [(I, &v[..4]), (I + N / 2, &v[4..])] {
+                if block < count {
+                    let q = &mut panel.q[((b + block) * 8 + half * 4) * PANEL * 4..][..4 * PANEL * 4];
+                    for (k4, v) in v.iter().enumerate() {
+                        let q = &mut q[(k4 * PANEL + from) * 4..][..32];
+                        _mm256_storeu_si256(q.as_mut_ptr().cast(), *v);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`octet`].
+#[inline(always)]
+unsafe fn scales<F: Format, const N: usize>(
+    at: &[*const u8; LANES],
+    n: usize,
+    panel: &mut Panel,
+    b: usize,
+    from: usize,
+    count: usize,
+) {
+    let g = const { Grouping::of(F::TYPE) };
+    let per_block = g.per_block();
+    let place = |to: &mut [f32], group: usize, v: [__m256i; LANES]| {
+        // SAFETY: the processor has AVX2.
+        let v = unsafe { transpose(v) };
+        for block in 0..count {
+            let to = &mut to[((b + block) * per_block + group) * PANEL + from..][..LANES];
+            // SAFETY: 8 numbers, the length of the slice.
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v[lane(block, N)]) };
+        }
+    };
+    // SAFETY: the processor has AVX2 and F16C, and the first `n` of `at` are blocks (the caller's promises).
+    unsafe {
+        let zero = [_mm256_setzero_si256(); LANES];
+        let (mut scale, mut min) = ([zero; 2], [zero; 2]);
+        for (r, p) in at.iter().enumerate().take(n) {
+            let s = F::scales::<N>(*p);
+            for group in 0..per_block {
+                scale[group][r] = _mm256_castps_si256(s.scale[group]);
+                min[group][r] = _mm256_castps_si256(s.min[group]);
+            }
+        }
+        for group in 0..per_block {
+            place(&mut panel.scale, group, scale[group]);
+            if g.mins {
+                place(&mut panel.min, group, min[group]);
+            }
+        }
+    }
+}
+
+/// Transposes 8 × 8 numbers of 32 bits.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn transpose(v: [__m256i; LANES]) -> [__m256i; LANES] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Pairs of rows, then fours, within lanes of 128 bits; then the lanes among themselves.
+        let a: [__m256i; 8] = std::array::from_fn(|i| {
+            let (x, y) = (v[i & !1], v[i | 1]);
+            if i % 2 == 0 { _mm256_unpacklo_epi32(x, y) } else { _mm256_unpackhi_epi32(x, y) }
+        });
+        // Of rows 4 j..4 j + 4, entry 4 j + c is column c of either lane.
+        let b: [__m256i; 8] = std::array::from_fn(|i| {
+            let (x, y) = (a[i / 4 * 4 + i % 4 / 2], a[i / 4 * 4 + 2 + i % 4 / 2]);
+            if i % 2 == 0 { _mm256_unpacklo_epi64(x, y) } else { _mm256_unpackhi_epi64(x, y) }
+        });
+        std::array::from_fn(|i| {
+            let (x, y) = (b[i % 4], b[4 + i % 4]);
+            if i < 4 {
+                _mm256_permute2x128_si256::<0x20>(x, y)
+            } else {
+                _mm256_permute2x128_si256::<0x31>(x, y)
+            }
+        })
+    }
+}
