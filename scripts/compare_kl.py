@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", required=True)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--carat", default=ROOT / "target" / "release" / "carat")
+    parser.add_argument("names", nargs="*", help="texts to take, such as en and zh; all unless named")
     parser.add_argument("--llama", action="store_true", help="measure llama.cpp too")
     args = parser.parse_args()
 
@@ -62,6 +63,8 @@ def main() -> None:
 
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for ids in sorted(CORPUS.glob("*.ids")):
+        if args.names and ids.stem not in args.names:
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch)
             exact = carat(args, ids, out / "exact", "--exact")
