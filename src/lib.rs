@@ -67,10 +67,12 @@ mod parallel;
 mod quant;
 mod sampler;
 mod session;
+mod state;
 mod stop;
 #[allow(unsafe_code)]
 mod storage;
 mod tokenizer;
+mod xxh64;
 
 pub use cancel::CancelToken;
 pub use dtype::DType;

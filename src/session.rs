@@ -15,13 +15,13 @@ use crate::{CancelToken, Error, Result};
 pub struct Session {
     model: Model,
     options: SessionOptions,
-    shape: KvShape,
-    cache: KvCache,
-    scratch: Scratch,
+    pub(crate) shape: KvShape,
+    pub(crate) cache: KvCache,
+    pub(crate) scratch: Scratch,
     /// Room for a whole context is reserved, so that adding one allocates nothing.
-    tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     /// Whether `scratch.logits` are those of the last token.
-    has_logits: bool,
+    pub(crate) has_logits: bool,
     /// What happened, when the session can only be dropped.
     broken: Option<String>,
     /// What sampling goes on with.

@@ -144,6 +144,7 @@ impl<'a> SharedBuffer<'a> {
 
 struct Layer {
     slots: usize,
+    windowed: bool,
     keys: Buffer,
     values: Buffer,
 }
@@ -153,7 +154,7 @@ pub(crate) struct KvCache {
     ty: KvType,
     n_kv_heads: usize,
     head_dim: usize,
-    /// Length of the windowed layers' rings and their window, when there are any.
+    /// What windowed layers remember, when there are any.
     ring: Option<Ring>,
     layers: Vec<Layer>,
 }
@@ -163,7 +164,9 @@ pub(crate) struct KvCache {
 struct Ring {
     window: usize,
     slots: usize,
-    /// The lowest position whose rows have not been overwritten.
+    /// Whether a whole context fits, so that nothing is ever overwritten.
+    whole: bool,
+    /// The lowest position whose rows are there: others were overwritten, or not in the file that was loaded.
     oldest: usize,
 }
 
@@ -222,14 +225,14 @@ impl KvCache {
         let mut ring = None;
         for l in 0..c.n_layers {
             let slots = shape.slots(c, l);
-            if let Some(window) = c.window(l)
-                && slots < shape.context.next_multiple_of(TILE)
-            {
-                ring = Some(Ring { window, slots, oldest: 0 });
+            if let Some(window) = c.window(l) {
+                let whole = slots >= shape.context;
+                ring = Some(Ring { window, slots, whole, oldest: 0 });
             }
             let values = c.n_kv_heads * slots * c.head_dim;
             layers.push(Layer {
                 slots,
+                windowed: c.windowed[l],
                 keys: Buffer::new(shape.ty, values, c.head_dim)?,
                 values: Buffer::new(shape.ty, values, c.head_dim)?,
             });
@@ -275,16 +278,19 @@ impl KvCache {
         let mut s = into.unwrap_or(Snapshot { len: 0, oldest: 0, data: Vec::new() });
         s.data.clear();
         s.len = len;
-        s.oldest = self.ring.map_or(0, |r| r.oldest.max((len + 1).saturating_sub(r.window)));
-        if let Some(r) = self.ring {
+        s.oldest = self.oldest();
+        if let Some(r) = self.ring
+            && !r.whole
+        {
+            s.oldest = r.oldest.max((len + 1).saturating_sub(r.window));
             let row = self.ty.row_bytes(self.head_dim);
-            let windowed = self.layers.iter().filter(|l| l.slots == r.slots).count();
+            let windowed = self.layers.iter().filter(|l| l.windowed).count();
             let bytes = windowed * 2 * self.n_kv_heads * (len - s.oldest) * row;
             s.data
                 .try_reserve(bytes)
                 .map_err(|_| Error::OutOfMemory { what: "a snapshot of the sliding windows", bytes })?;
             let oldest = s.oldest;
-            for l in self.layers.iter().filter(|l| l.slots == r.slots) {
+            for l in self.layers.iter().filter(|l| l.windowed) {
                 for buffer in [&l.keys, &l.values] {
                     for (at, n) in row_spans(self.n_kv_heads, l.slots, oldest..len) {
                         s.data.extend_from_slice(&buffer.bytes()[at * row..(at + n) * row]);
@@ -300,9 +306,12 @@ impl KvCache {
         let Some(r) = self.ring.as_mut() else { return };
         let slots = r.slots;
         r.oldest = s.oldest;
+        if r.whole {
+            return;
+        }
         let row = self.ty.row_bytes(self.head_dim);
         let mut data = &s.data[..];
-        for l in self.layers.iter_mut().filter(|l| l.slots == slots) {
+        for l in self.layers.iter_mut().filter(|l| l.windowed) {
             for buffer in [&mut l.keys, &mut l.values] {
                 for (at, n) in row_spans(self.n_kv_heads, slots, s.oldest..s.len) {
                     let (now, rest) = data.split_at(n * row);
@@ -320,9 +329,9 @@ impl KvCache {
 
     /// The positions before `len` whose rows a layer still holds.
     pub(crate) fn held(&self, layer: usize, len: usize) -> Range<usize> {
-        match self.ring {
-            Some(r) if self.layers[layer].slots == r.slots => r.oldest.min(len)..len,
-            _ => 0..len,
+        match self.layers[layer].windowed {
+            true => self.oldest().min(len)..len,
+            false => 0..len,
         }
     }
 
@@ -365,11 +374,13 @@ impl KvCache {
         Ok(())
     }
 
-    /// After [`Self::read_rows`]: the lowest position that the windowed layers were given.
-    pub(crate) fn set_oldest(&mut self, oldest: usize) {
+    /// Before [`Self::read_rows`] fills it with the rows before `len`, of which the windowed layers are given those
+    /// from `oldest` on: `held` then says which of these there is room for.
+    pub(crate) fn will_read(&mut self, oldest: usize, len: usize) {
         if let Some(r) = &mut self.ring {
             r.oldest = oldest;
         }
+        self.will_write(len);
     }
 
     /// The lowest position that the windowed layers hold.

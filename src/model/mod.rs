@@ -1,6 +1,7 @@
 //! A model: its file, its shape, its team of threads. It never changes after it is opened.
 
 mod config;
+mod fingerprint;
 #[allow(unsafe_code)]
 pub(crate) mod forward;
 #[allow(unsafe_code)]
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) rope_frequencies: [Vec<f64>; 2],
     tokenizer_options: TokenizerOptions,
     tokenizer: OnceLock<Tokenizer>,
+    fingerprint: OnceLock<u64>,
     cancel: Option<CancelToken>,
 }
 

@@ -157,6 +157,7 @@ impl<'a> ModelBuilder<'a> {
             team: Team::new(threads),
             tokenizer_options: self.tokenizer,
             tokenizer: OnceLock::new(),
+            fingerprint: OnceLock::new(),
             cancel: self.cancel,
         })))
     }
