@@ -85,8 +85,15 @@ pub enum PieceKind {
 
 impl PieceKind {
     fn from_gguf(n: i64) -> Option<PieceKind> {
-        use PieceKind::*;
-        [Normal, Unknown, Control, UserDefined, Unused, Byte].into_iter().find(|k| *k as i64 == n)
+        Some(match n {
+            1 => PieceKind::Normal,
+            2 => PieceKind::Unknown,
+            3 => PieceKind::Control,
+            4 => PieceKind::UserDefined,
+            5 => PieceKind::Unused,
+            6 => PieceKind::Byte,
+            _ => return None,
+        })
     }
 }
 

@@ -209,16 +209,9 @@ impl<'f> Builder<'f> {
         for (id, _) in kinds.iter().enumerate().filter(|(_, k)| **k == PieceKind::Normal) {
             pairs.insert_all(table.text(id as u32));
         }
-        let matcher = |wanted: fn(PieceKind) -> bool| {
-            let wanted = || (0..).zip(&kinds).filter(|(_, k)| wanted(**k)).map(|(id, _)| id);
-            let mut ids = Vec::new();
-            reserve(&mut ids, wanted().count(), "the longest-match table")?;
-            ids.extend(wanted());
-            Matcher::new(&table, ids)
-        };
         Ok(Vocabulary {
-            user: matcher(|k| k == PieceKind::UserDefined)?,
-            control: matcher(|k| matches!(k, PieceKind::Control | PieceKind::Unknown))?,
+            user: matcher(&table, &kinds, |k| k == PieceKind::UserDefined)?,
+            control: matcher(&table, &kinds, |k| matches!(k, PieceKind::Control | PieceKind::Unknown))?,
             table,
             index,
             kinds,
@@ -278,6 +271,14 @@ impl Special {
         }
         kinds[self.unk as usize] = PieceKind::Unknown;
     }
+}
+
+/// A matcher of the pieces of wanted kinds.
+fn matcher(table: &Table, kinds: &[PieceKind], wanted: impl Fn(PieceKind) -> bool) -> Result<Matcher> {
+    let mut ids = Vec::new();
+    reserve(&mut ids, kinds.iter().filter(|k| wanted(**k)).count(), "the longest-match table")?;
+    ids.extend((0..).zip(kinds).filter(|(_, k)| wanted(**k)).map(|(id, _)| id));
+    Matcher::new(table, ids)
 }
 
 fn byte_ids(file: &str, table: &Table, kinds: &[PieceKind]) -> Result<[u32; 256]> {
