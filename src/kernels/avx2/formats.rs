@@ -87,6 +87,23 @@ unsafe fn nibbles(v: __m256i) -> [__m256i; 2] {
     unsafe { [and(v, 15), field::<4>(v, 15)] }
 }
 
+/// Twice the same of different things. Closures would not do: one that is not inlined has not the instructions of its
+/// surroundings, and calls a function for each.
+macro_rules! both {
+    ($x:ident in $a:expr, $b:expr => $value:expr) => {
+        [
+            {
+                let $x = $a;
+                $value
+            },
+            {
+                let $x = $b;
+                $value
+            },
+        ]
+    };
+}
+
 /// The 16-bit numbers at the start of `N` blocks of `STRIDE` bytes, by `lane`.
 ///
 /// # Safety
@@ -268,7 +285,7 @@ unsafe fn steps(v: [__m256i; 2]) -> [__m256i; 2] {
     // SAFETY: the table has 16 bytes, and the caller's promise.
     unsafe {
         let table = _mm256_broadcastsi128_si256(load16(TABLE.as_ptr().cast()));
-        v.map(|v| _mm256_shuffle_epi8(table, v))
+        both!(v in v[0], v[1] => _mm256_shuffle_epi8(table, v))
     }
 }
 
@@ -282,14 +299,12 @@ unsafe fn with_fifth_bits<const AT: i8>(v: [__m256i; 2], a: *const u8, b: *const
     unsafe {
         let bits = load16x2(a, b);
         let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-        let mut i = AT;
-        v.map(|v| {
-            let (x, y) = (i, i + 1);
-            i += 2;
+        both!(i in 0, 1 => {
+            let (x, y) = (AT + 2 * i as i8, AT + 2 * i as i8 + 1);
             let one = _mm_setr_epi8(x, x, x, x, x, x, x, x, y, y, y, y, y, y, y, y);
             let spread = _mm256_shuffle_epi8(bits, _mm256_broadcastsi128_si256(one));
             let set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
-            or(v, and(set, 16))
+            or(v[i], and(set, 16))
         })
     }
 }
@@ -406,12 +421,12 @@ super_block!(
         let min = _mm_and_si128(_mm_srli_epi16::<4>(bytes), _mm_set1_epi8(15));
         let (d, dmin) = (splat_f16(p.add(80)), splat_f16(p.add(82)));
         Scales {
-            scale: [scale, upper(scale)].map(|s| scaled!(_mm256_cvtepu8_epi32, s, d)),
-            min: [min, upper(min)].map(|m| scaled!(_mm256_cvtepu8_epi32, m, dmin)),
+            scale: both!(s in scale, upper(scale) => scaled!(_mm256_cvtepu8_epi32, s, d)),
+            min: both!(m in min, upper(min) => scaled!(_mm256_cvtepu8_epi32, m, dmin)),
         }
     },
     pair(I, p) {
-        [16, 32].map(|at| field_by!(load16x2(p.add(at), p.add(at + 32)), 3, I, [0, 2, 4, 6]))
+        both!(at in 16, 32 => field_by!(load16x2(p.add(at), p.add(at + 32)), 3, I, [0, 2, 4, 6]))
     }
 );
 
@@ -424,12 +439,12 @@ super_block!(
         let scale = halves(_mm_sub_epi8(bytes, _mm_set1_epi8(32)));
         let d = splat_f16(p.add(108));
         Scales {
-            scale: [scale, upper(scale)].map(|s| scaled!(_mm256_cvtepi8_epi32, s, d)),
+            scale: both!(s in scale, upper(scale) => scaled!(_mm256_cvtepi8_epi32, s, d)),
             min: [_mm256_setzero_ps(); 2],
         }
     },
     pair(I, p) {
-        [0, 16].map(|at| {
+        both!(at in 0, 16 => {
             let low = load16x2(p.add(32 + at), p.add(64 + at));
             let high = bit_planes(p.add(at));
             or(field_by!(low, 3, I, [0, 2, 4, 6]), field_by!(high, 4, I, [-2, -1, 0, 1]))
@@ -442,7 +457,7 @@ super_block!(
     scales(p) { k_scales_and_mins(p) },
     pair(I, p) {
         let qs = p.add(16 + 32 * (I / 2));
-        [0, 16].map(|at| field_by!(load16x2(qs.add(at), qs.add(64 + at)), 15, I, [0, 4, 0, 4]))
+        both!(at in 0, 16 => field_by!(load16x2(qs.add(at), qs.add(64 + at)), 15, I, [0, 4, 0, 4]))
     }
 );
 
@@ -451,7 +466,7 @@ super_block!(
     scales(p) { k_scales_and_mins(p) },
     pair(I, p) {
         let qs = p.add(48 + 32 * (I / 2));
-        [0, 16].map(|at| {
+        both!(at in 0, 16 => {
             let low = load16x2(qs.add(at), qs.add(64 + at));
             let high = bit_planes(p.add(16 + at));
             or(field_by!(low, 15, I, [0, 4, 0, 4]), field_by!(high, 16, I, [-4, -3, -2, -1]))
@@ -465,13 +480,13 @@ super_block!(
         let scale = halves(load16(p.add(192)));
         let d = splat_f16(p.add(208));
         Scales {
-            scale: [scale, upper(scale)].map(|s| scaled!(_mm256_cvtepi8_epi32, s, d)),
+            scale: both!(s in scale, upper(scale) => scaled!(_mm256_cvtepi8_epi32, s, d)),
             min: [_mm256_setzero_ps(); 2],
         }
     },
     pair(I, p) {
         let (ql, qh) = (p.add(32 * (I % 2)), p.add(128));
-        [0, 16].map(|at| {
+        both!(at in 0, 16 => {
             let low = load16x2(ql.add(at), ql.add(64 + at));
             let high = load16x2(qh.add(at), qh.add(32 + at));
             or(field_by!(low, 15, I, [0, 0, 4, 4]), field_by!(high, 0x30, I, [-4, -2, 0, 2]))

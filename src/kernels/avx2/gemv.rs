@@ -203,62 +203,84 @@ unsafe fn pair<F: Format, const N: usize, const T: usize, const I: usize>(
     scale: &[[__m256; 2]; T],
     sums: &mut [Sums; T],
 ) {
-    let spread = |s: __m256| {
-        // SAFETY: the processor has AVX.
-        unsafe {
-            match I {
-                0 => _mm256_permute_ps::<0x00>(s),
-                1 => _mm256_permute_ps::<0x55>(s),
-                2 => _mm256_permute_ps::<0xaa>(s),
-                _ => _mm256_permute_ps::<0xff>(s),
-            }
-        }
-    };
     // SAFETY: the caller's promise.
     unsafe {
         let w = F::pair::<N, I>(w);
         if F::WIDE {
-            let even = w.map(|w| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)));
-            let odd = w.map(|w| _mm256_srai_epi16::<8>(w));
+            let odd = [_mm256_srai_epi16::<8>(w[0]), _mm256_srai_epi16::<8>(w[1])];
+            let up = [_mm256_slli_epi16::<8>(w[0]), _mm256_slli_epi16::<8>(w[1])];
+            let even = [_mm256_srai_epi16::<8>(up[0]), _mm256_srai_epi16::<8>(up[1])];
             for t in 0..T {
-                let value = |i: usize| _mm256_load_si256(x[t].values[I][i].as_ptr().cast());
+                let x = &x[t].values[I];
                 let first = _mm256_add_epi32(
-                    _mm256_madd_epi16(even[0], value(0)),
-                    _mm256_madd_epi16(odd[0], value(1)),
+                    _mm256_madd_epi16(even[0], load(&x[0])),
+                    _mm256_madd_epi16(odd[0], load(&x[1])),
                 );
                 let second = _mm256_add_epi32(
-                    _mm256_madd_epi16(even[1], value(2)),
-                    _mm256_madd_epi16(odd[1], value(3)),
+                    _mm256_madd_epi16(even[1], load(&x[2])),
+                    _mm256_madd_epi16(odd[1], load(&x[3])),
                 );
                 let a = _mm256_cvtepi32_ps(_mm256_add_epi32(first, second));
                 let sum = &mut sums[t].dot[I % 2];
-                *sum = _mm256_fmadd_ps(a, spread(scale[t][0]), *sum);
+                *sum = _mm256_fmadd_ps(a, spread::<I>(scale[t][0]), *sum);
             }
         } else {
             for t in 0..T {
+                let x = &x[t].values[I];
                 // At most 63 · 128 · 2 = 16128 each: the sum of two still fits for 5 bits.
-                let value = |w: __m256i, i: usize| {
-                    _mm256_maddubs_epi16(w, _mm256_load_si256(x[t].values[I][i].as_ptr().cast()))
-                };
-                let join = |h: __m256i, l: __m256i| {
-                    let h = _mm256_madd_epi16(h, _mm256_set1_epi16(256));
-                    let l = _mm256_madd_epi16(l, _mm256_set1_epi16(1));
-                    _mm256_cvtepi32_ps(_mm256_add_epi32(h, l))
-                };
+                let h = [_mm256_maddubs_epi16(w[0], load(&x[0])), _mm256_maddubs_epi16(w[1], load(&x[1]))];
+                let l = [_mm256_maddubs_epi16(w[0], load(&x[2])), _mm256_maddubs_epi16(w[1], load(&x[3]))];
                 if const { Grouping::of(F::TYPE).per_block() == 1 } {
                     debug_assert!(Grouping::of(F::TYPE).max <= 31);
-                    let h = _mm256_add_epi16(value(w[0], 0), value(w[1], 1));
-                    let l = _mm256_add_epi16(value(w[0], 2), value(w[1], 3));
+                    let a = join(_mm256_add_epi16(h[0], h[1]), _mm256_add_epi16(l[0], l[1]));
                     let sum = &mut sums[t].dot[I % 2];
-                    *sum = _mm256_fmadd_ps(join(h, l), spread(scale[t][0]), *sum);
+                    *sum = _mm256_fmadd_ps(a, spread::<I>(scale[t][0]), *sum);
                 } else {
                     for g in 0..2 {
-                        let a = join(value(w[g], g), value(w[g], 2 + g));
                         let sum = &mut sums[t].dot[g];
-                        *sum = _mm256_fmadd_ps(a, spread(scale[t][g]), *sum);
+                        *sum = _mm256_fmadd_ps(join(h[g], l[g]), spread::<I>(scale[t][g]), *sum);
                     }
                 }
             }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX, and the bytes are aligned to 32.
+#[inline(always)]
+unsafe fn load(x: &[u8; 32]) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_load_si256(x.as_ptr().cast()) }
+}
+
+/// 256 h + l, sums of neighbours.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn join(h: __m256i, l: __m256i) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let h = _mm256_madd_epi16(h, _mm256_set1_epi16(256));
+        let l = _mm256_madd_epi16(l, _mm256_set1_epi16(1));
+        _mm256_cvtepi32_ps(_mm256_add_epi32(h, l))
+    }
+}
+
+/// Place `I` of either half in all places of that half.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+unsafe fn spread<const I: usize>(s: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match I {
+            0 => _mm256_permute_ps::<0x00>(s),
+            1 => _mm256_permute_ps::<0x55>(s),
+            2 => _mm256_permute_ps::<0xaa>(s),
+            _ => _mm256_permute_ps::<0xff>(s),
         }
     }
 }
@@ -309,7 +331,9 @@ unsafe fn arrange<F: Format, const T: usize>(
             }
             let plane = &plane[(at + b + j) * BLOCK..][..BLOCK];
             // SAFETY: 32 bytes, the length of the slice.
-            unsafe { [0, 16].map(|i| _mm_loadu_si128(plane.as_ptr().add(i).cast())) }
+            unsafe {
+                [_mm_loadu_si128(plane.as_ptr().cast()), _mm_loadu_si128(plane.as_ptr().add(16).cast())]
+            }
         };
         let pair = |plane: &[i8], p: usize| -> [__m256i; 2] {
             let (a, b) = (block(plane, p), block(plane, p + places / 2));

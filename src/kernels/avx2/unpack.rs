@@ -109,7 +109,8 @@ unsafe fn pair<F: Format, const N: usize, const I: usize>(
         for (r, p) in at.iter().enumerate().take(n) {
             let mut w = F::pair::<N, I>(*p);
             if F::WIDE {
-                w = w.map(|w| _mm256_xor_si256(w, _mm256_set1_epi8(-128)));
+                let flip = _mm256_set1_epi8(-128);
+                w = [_mm256_xor_si256(w[0], flip), _mm256_xor_si256(w[1], flip)];
             }
             v[0][r] = w[0];
             v[1][r] = w[1];
@@ -142,15 +143,6 @@ unsafe fn scales<F: Format, const N: usize>(
 ) {
     let g = const { Grouping::of(F::TYPE) };
     let per_block = g.per_block();
-    let place = |to: &mut [f32], group: usize, v: [__m256i; LANES]| {
-        // SAFETY: the processor has AVX2.
-        let v = unsafe { transpose(v) };
-        for block in 0..count {
-            let to = &mut to[((b + block) * per_block + group) * PANEL + from..][..LANES];
-            // SAFETY: 8 numbers, the length of the slice.
-            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v[lane(block, N)]) };
-        }
-    };
     // SAFETY: the processor has AVX2 and F16C, and the first `n` of `at` are blocks (the caller's promises).
     unsafe {
         let zero = [_mm256_setzero_si256(); LANES];
@@ -163,9 +155,16 @@ unsafe fn scales<F: Format, const N: usize>(
             }
         }
         for group in 0..per_block {
-            place(&mut panel.scale, group, scale[group]);
-            if g.mins {
-                place(&mut panel.min, group, min[group]);
+            for (to, v, wanted) in
+                [(&mut panel.scale, scale[group], true), (&mut panel.min, min[group], g.mins)]
+            {
+                if wanted {
+                    let v = transpose(v);
+                    for block in 0..count {
+                        let to = &mut to[((b + block) * per_block + group) * PANEL + from..][..LANES];
+                        _mm256_storeu_si256(to.as_mut_ptr().cast(), v[lane(block, N)]);
+                    }
+                }
             }
         }
     }
@@ -180,22 +179,22 @@ unsafe fn transpose(v: [__m256i; LANES]) -> [__m256i; LANES] {
     // SAFETY: the caller's promise.
     unsafe {
         // Pairs of rows, then fours, within lanes of 128 bits; then the lanes among themselves.
-        let a: [__m256i; 8] = std::array::from_fn(|i| {
-            let (x, y) = (v[i & !1], v[i | 1]);
-            if i % 2 == 0 { _mm256_unpacklo_epi32(x, y) } else { _mm256_unpackhi_epi32(x, y) }
-        });
-        // Of rows 4 j..4 j + 4, entry 4 j + c is column c of either lane.
-        let b: [__m256i; 8] = std::array::from_fn(|i| {
-            let (x, y) = (a[i / 4 * 4 + i % 4 / 2], a[i / 4 * 4 + 2 + i % 4 / 2]);
-            if i % 2 == 0 { _mm256_unpacklo_epi64(x, y) } else { _mm256_unpackhi_epi64(x, y) }
-        });
-        std::array::from_fn(|i| {
-            let (x, y) = (b[i % 4], b[4 + i % 4]);
-            if i < 4 {
-                _mm256_permute2x128_si256::<0x20>(x, y)
-            } else {
-                _mm256_permute2x128_si256::<0x31>(x, y)
+        let (mut a, mut b, mut c) = (v, v, v);
+        for i in 0..4 {
+            a[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+            a[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+        }
+        // Of rows 4 j..4 j + 4, entry 4 j + i is column i of either lane.
+        for j in [0, 4] {
+            for i in 0..2 {
+                b[j + 2 * i] = _mm256_unpacklo_epi64(a[j + i], a[j + 2 + i]);
+                b[j + 2 * i + 1] = _mm256_unpackhi_epi64(a[j + i], a[j + 2 + i]);
             }
-        })
+        }
+        for i in 0..4 {
+            c[i] = _mm256_permute2x128_si256::<0x20>(b[i], b[4 + i]);
+            c[4 + i] = _mm256_permute2x128_si256::<0x31>(b[i], b[4 + i]);
+        }
+        c
     }
 }
