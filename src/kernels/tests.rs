@@ -227,6 +227,21 @@ fn panel() -> Panel {
     panel
 }
 
+/// Where the environment variable CARAT_EXPECT_ISA names an instruction set, it is the one that is detected.
+#[test]
+fn the_best_instruction_set_is_detected() {
+    let best = Isa::detect();
+    assert!(
+        Isa::ALL.into_iter().filter(|i| i.is_available()).all(|i| i as usize <= best as usize),
+        "{best} is not the best of those available"
+    );
+    assert_eq!(Kernels::new(best).map(|k| k.isa()), Some(best));
+    if let Ok(name) = std::env::var("CARAT_EXPECT_ISA") {
+        let expected = Isa::from_name(&name).unwrap_or_else(|| panic!("CARAT_EXPECT_ISA={name} is unknown"));
+        assert_eq!(best, expected, "detected, and what CARAT_EXPECT_ISA says");
+    }
+}
+
 #[test]
 fn gemv_is_exact_to_rounding() {
     let mut random = Random(1);
