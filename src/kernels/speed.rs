@@ -39,6 +39,21 @@ fn fastest(mut f: impl FnMut()) -> f64 {
     best.as_secs_f64()
 }
 
+/// Bytes a second of `f` over stretches of `data`, each read once. That of the best tenth of them: others may be using
+/// the machine.
+fn streamed(data: &[u8], stretch: usize, mut f: impl FnMut(&[u8])) -> f64 {
+    let mut times: Vec<Duration> = data
+        .chunks_exact(stretch)
+        .map(|s| {
+            let now = Instant::now();
+            f(s);
+            now.elapsed()
+        })
+        .collect();
+    times.sort();
+    stretch as f64 / times[times.len() / 10].as_secs_f64()
+}
+
 struct Inputs {
     rows: usize,
     k: usize,
@@ -89,32 +104,31 @@ fn gemv() {
     let data = weights(STREAM);
     for isa in isas() {
         let kernels = Kernels::new(isa).unwrap();
-        let read = STREAM as f64 / fastest(|| _ = std::hint::black_box(probe::read(isa, &data))) / 1e9;
+        let read = streamed(&data, 1 << 20, |s| _ = std::hint::black_box(probe::read(isa, s))) / 1e9;
         println!("{isa}: reads {read:.1} GB/s");
         for ty in types() {
             let ks: &[usize] = if ty.block_len() == 32 { &[640, 2048, 16384] } else { &[2048, 16384] };
             for &k in ks {
                 let row_bytes = ty.row_bytes(k).unwrap();
-                let rows = |bytes: usize| Rows {
-                    ty,
-                    cols: k,
-                    row_bytes,
-                    data: &data[..bytes / row_bytes * row_bytes],
-                };
-                print!("{ty:8} k {k:5}");
-                for (name, bytes, n) in
-                    [("memory", STREAM, 1), ("L2", 256 << 10, 1), ("L2, 4 rows", 256 << 10, 4)]
-                {
-                    let (x, w) = (Inputs::new(n, k), rows(bytes));
-                    let mut out = vec![0f32; n * 1024];
+                let (x, x4) = (Inputs::new(1, k), Inputs::new(4, k));
+                let mut out = vec![0f32; 4 * 256];
+                let stretch = (1 << 20) / row_bytes * row_bytes;
+                let memory = streamed(&data, stretch, |s| {
+                    claims(Rows { ty, cols: k, row_bytes, data: s }, |w| {
+                        kernels.gemv(w, &x.acts(), &mut out, w.len())
+                    });
+                }) / 1e9;
+                let w = Rows { ty, cols: k, row_bytes, data: &data[..(256 << 10) / row_bytes * row_bytes] };
+                let mut cached = |x: &Inputs| {
                     let s = fastest(|| claims(w, |w| kernels.gemv(w, &x.acts(), &mut out, w.len())));
-                    let gb = w.data.len() as f64 / s / 1e9;
-                    print!("   {name}: {gb:5.1} GB/s");
-                    if bytes == STREAM {
-                        print!(" ({:3.0}%)", 100.0 * gb / read);
-                    }
-                }
-                println!();
+                    w.data.len() as f64 / s / 1e9
+                };
+                println!(
+                    "{ty:8} k {k:5}   memory {memory:5.1} GB/s ({:3.0}%)   L2 {:5.1} GB/s   4 rows {:5.1} GB/s",
+                    100.0 * memory / read,
+                    cached(&x),
+                    cached(&x4)
+                );
             }
         }
     }
@@ -123,7 +137,7 @@ fn gemv() {
 #[test]
 #[ignore = "measures"]
 fn gemm() {
-    let k = SLAB * BLOCK;
+    let k = std::env::var("CARAT_SPEED_K").map_or(SLAB * BLOCK, |k| k.parse().unwrap());
     for isa in isas() {
         let kernels = Kernels::new(isa).unwrap();
         let mut n = 0;
@@ -135,12 +149,12 @@ fn gemm() {
             let row_bytes = ty.row_bytes(k).unwrap();
             let data = weights(PANEL * row_bytes);
             let w = Rows { ty, cols: k, row_bytes, data: &data };
-            let unpack = fastest(|| kernels.unpack_panel(w, 0..SLAB, &mut panel));
+            let unpack = fastest(|| kernels.unpack_panel(w, 0..k / BLOCK, &mut panel));
             print!("{ty:8} unpacking {:5.1} µs;", unpack * 1e6);
             for rows in [512, 64, 16, 1] {
                 let x = Inputs::new(rows, k);
                 let mut acc = vec![0f32; rows * PANEL];
-                let s = fastest(|| kernels.gemm_panel(&panel, &x.acts(), 0..SLAB, &mut acc));
+                let s = fastest(|| kernels.gemm_panel(&panel, &x.acts(), 0..k / BLOCK, &mut acc));
                 let macs = (rows * k * PANEL) as f64;
                 let share = |s: f64| 100.0 * macs / s / 1e9 / peak;
                 print!(

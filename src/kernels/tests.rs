@@ -474,7 +474,7 @@ fn gemm_bits_depend_on_two_rows_only() {
                         let mut out = vec![0f32; some * PANEL];
                         kernels.gemm_panel(&p, &x.range(from..from + some), blocks.clone(), &mut out);
                         let want = &together[from * PANEL..(from + some) * PANEL];
-                        assert_eq!(out, want, "{} {ty} k {k} rows {from}+{some}", kernels.isa());
+                        assert!(out == want, "{} {ty} k {k} rows {from}+{some}", kernels.isa());
                     }
                 }
                 for first in [1, 15, 16, 31] {
@@ -511,7 +511,7 @@ fn gemm_bits_do_not_depend_on_slabs() {
             };
             let want = product(k / BLOCK);
             for cut in [8, 16, 5] {
-                assert_eq!(product(cut), want, "{} {ty}", kernels.isa());
+                assert!(product(cut) == want, "{} {ty}", kernels.isa());
             }
         }
     }
@@ -634,7 +634,7 @@ fn nothing_is_read_past_the_end() {
                         kernels.gemm_panel(&p, acts, blocks.clone(), &mut acc);
                         (out, acc)
                     };
-                    assert_eq!(run(fenced, &acts), run(w.rows(), &x.acts()), "{} {ty} k {k}", kernels.isa());
+                    assert!(run(fenced, &acts) == run(w.rows(), &x.acts()), "{} {ty} k {k}", kernels.isa());
                 }
             }
         }

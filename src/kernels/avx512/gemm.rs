@@ -1,6 +1,7 @@
 //! A panel of weights × rows of activations.
 
 use core::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::kernels::{Acts, BLOCK, PANEL, Panel, SLAB};
@@ -55,15 +56,73 @@ unsafe fn tiles<const G: usize, const MINS: bool>(
     }
 }
 
-/// What a tile needs of the activations of one block besides their values.
-#[derive(Clone, Copy)]
-#[repr(C)]
+/// What a tile needs of its activations besides their values.
+#[repr(C, align(64))]
 struct Factors<const T: usize, const G: usize> {
-    scale: [f32; T],
-    /// −offset · Σh, which the sums of products begin with.
-    start: [[i32; T]; G],
-    /// The sums that mins multiply.
-    sum: [[f32; T]; G],
+    scale: [[f32; SLAB]; T],
+    /// [group]: −offset · Σh, which the sums of products begin with.
+    start: [[[i32; SLAB]; G]; T],
+    /// [group]: the sums that mins multiply.
+    sum: [[[f32; SLAB]; G]; T],
+}
+
+/// Those of row `i` of a tile, which is row `t` of the activations.
+///
+/// # Safety
+/// The processor has the instructions, and `to` has room.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn factors<const T: usize, const G: usize, const MINS: bool>(
+    offset: i32,
+    acts: &Acts<'_>,
+    t: usize,
+    blocks: Range<usize>,
+    i: usize,
+    to: *mut Factors<T, G>,
+) {
+    let at = t * (acts.k / BLOCK) + blocks.start;
+    let n = blocks.len();
+    let scale = &acts.scale[at..][..n];
+    let sum_h = &acts.sum_h[2 * at..][..2 * n];
+    let (sum16, sum32) = (&acts.sum16[2 * at..][..2 * n], &acts.sum32[at..][..n]);
+    for b in (0..n).step_by(16) {
+        let left = (n - b).min(16) as u32;
+        let mask = (1u32 << left) - 1;
+        let twice = ((1u64 << (2 * left)) - 1) as u32;
+        // SAFETY: masks keep reads to what is left of the slices; stores are of 16 places of 64, from a multiple.
+        unsafe {
+            let v = _mm512_maskz_loadu_ps(mask as u16, scale.as_ptr().add(b));
+            _mm512_storeu_ps((&raw mut (*to).scale[i]).cast::<f32>().add(b), v);
+            let sums = _mm512_maskz_loadu_epi16(twice, sum_h.as_ptr().add(2 * b));
+            let by = _mm512_set1_epi32(-offset);
+            for g in 0..G {
+                // Both sums, or one of them and 0.
+                let by = match (G, g) {
+                    (1, _) => _mm512_or_si512(
+                        _mm512_and_si512(by, _mm512_set1_epi32(0xffff)),
+                        _mm512_slli_epi32::<16>(by),
+                    ),
+                    (_, 0) => _mm512_and_si512(by, _mm512_set1_epi32(0xffff)),
+                    _ => _mm512_slli_epi32::<16>(by),
+                };
+                let to = (&raw mut (*to).start[i][g]).cast::<i32>().add(b);
+                _mm512_storeu_si512(to.cast(), _mm512_madd_epi16(sums, by));
+            }
+            if MINS && G == 1 {
+                let v = _mm512_maskz_loadu_ps(mask as u16, sum32.as_ptr().add(b));
+                _mm512_storeu_ps((&raw mut (*to).sum[i][0]).cast::<f32>().add(b), v);
+            } else if MINS {
+                let x = _mm512_maskz_loadu_ps(twice as u16, sum16.as_ptr().add(2 * b));
+                let y = _mm512_maskz_loadu_ps((twice >> 16) as u16, sum16.as_ptr().wrapping_add(2 * b + 16));
+                let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                for g in 0..G {
+                    let index = _mm512_add_epi32(even, _mm512_set1_epi32(g as i32));
+                    let to = (&raw mut (*to).sum[i][g]).cast::<f32>().add(b);
+                    _mm512_storeu_ps(to, _mm512_permutex2var_ps(x, index, y));
+                }
+            }
+        }
+    }
 }
 
 /// # Safety
@@ -77,27 +136,14 @@ unsafe fn tile<const T: usize, const G: usize, const MINS: bool>(
     acc: &mut [f32],
 ) {
     let (n, k) = (blocks.len(), acts.k);
-    let mut factors = [Factors::<T, G> { scale: [0.0; T], start: [[0; T]; G], sum: [[0.0; T]; G] }; SLAB];
+    let mut room = MaybeUninit::<Factors<T, G>>::uninit();
     for i in 0..T {
-        let at = (t + i) * (k / BLOCK) + blocks.start;
-        let scale = &acts.scale[at..][..n];
-        let sum_h = &acts.sum_h[2 * at..][..2 * n];
-        for (b, f) in factors[..n].iter_mut().enumerate() {
-            f.scale[i] = scale[b];
-            let [x, y] = [sum_h[2 * b] as i32, sum_h[2 * b + 1] as i32];
-            if G == 1 {
-                f.start[0][i] = -panel.grouping.offset * (x + y);
-            } else {
-                f.start[0][i] = -panel.grouping.offset * x;
-                f.start[1][i] = -panel.grouping.offset * y;
-            }
-            if MINS {
-                for g in 0..G {
-                    f.sum[g][i] = if G == 1 { acts.sum32[at + b] } else { acts.sum16[2 * (at + b) + g] };
-                }
-            }
+        // SAFETY: the caller's promise; a slab is at most 64 blocks.
+        unsafe {
+            factors::<T, G, MINS>(panel.grouping.offset, acts, t + i, blocks.clone(), i, room.as_mut_ptr());
         }
     }
+    let f = room.as_ptr();
 
     let h = acts.h[t * k..(t + T) * k].as_ptr();
     let q = panel.q.as_ptr();
@@ -106,10 +152,14 @@ unsafe fn tile<const T: usize, const G: usize, const MINS: bool>(
     let mut sum: [[__m512; 2]; T] = std::array::from_fn(|i| unsafe {
         [_mm512_loadu_ps(acc.as_ptr().add(i * PANEL)), _mm512_loadu_ps(acc.as_ptr().add(i * PANEL + 16))]
     });
-    for (b, f) in factors[..n].iter().enumerate() {
+    for b in 0..n {
         let mut scaled = [[_mm512_setzero_ps(); 2]; T];
         for g in 0..G {
-            let mut dot: [[__m512i; 2]; T] = std::array::from_fn(|i| [_mm512_set1_epi32(f.start[g][i]); 2]);
+            let mut dot: [[__m512i; 2]; T] = [[_mm512_setzero_si512(); 2]; T];
+            for (i, dot) in dot.iter_mut().enumerate() {
+                // SAFETY: written above for `n` blocks.
+                *dot = [_mm512_set1_epi32(unsafe { (*f).start[i][g][b] }); 2];
+            }
             for k4 in g * 8 / G..(g + 1) * 8 / G {
                 // SAFETY: the panel has `n` blocks of 8 times 4 values of 32 rows, and rows of activations have K
                 // values, of which block `blocks.start + b` is one of 32.
@@ -136,13 +186,15 @@ unsafe fn tile<const T: usize, const G: usize, const MINS: bool>(
                     scaled[i][half] =
                         if g == 0 { _mm512_mul_ps(dot, s) } else { _mm512_fmadd_ps(dot, s, scaled[i][half]) };
                     if MINS {
-                        sum[i][half] = _mm512_fnmadd_ps(m, _mm512_set1_ps(f.sum[g][i]), sum[i][half]);
+                        sum[i][half] =
+                            _mm512_fnmadd_ps(m, _mm512_set1_ps(unsafe { (*f).sum[i][g][b] }), sum[i][half]);
                     }
                 }
             }
         }
         for i in 0..T {
-            let d = _mm512_set1_ps(f.scale[i]);
+            // SAFETY: as above.
+            let d = _mm512_set1_ps(unsafe { (*f).scale[i][b] });
             for half in 0..2 {
                 sum[i][half] = _mm512_fmadd_ps(scaled[i][half], d, sum[i][half]);
             }

@@ -1,19 +1,12 @@
 //! Kernels for quantized weights with AVX-512 and VNNI.
 //!
-//! One description of each format ([`formats`]) serves both products: how to unpack two blocks of a row into two
-//! registers of 32 unsigned bytes, and how to read the scales of up to eight blocks. Everything else is generic over
-//! it. A step ([`gemv`]) uses 256-bit registers, which split instructions over all pipes of the processors that
-//! execute 512-bit ones in halves; the product of a panel ([`gemm`]) uses 512-bit ones, where most instructions are
-//! dot products.
+//! One description of each format ([`formats`]) serves both products: how to unpack four blocks of a row into two
+//! registers of 64 unsigned bytes, and how to read the scales of eight blocks. Everything else is generic over it.
 //!
-//! # Two blocks at a time
-//!
-//! A *pair* is blocks A and B = A + 1 of a row as two registers, `[A 0..16 | B 0..16]` and `[A 16..32 | B 16..32]`.
-//! Where a scale belongs to all 32 values, one accumulator takes both registers: half the conversions, shifts and
-//! multiplications of one block at a time. Where scales belong to 16 values, each register has two of them.
-//!
-//! An *octet* is eight blocks, whose scales fill one register, in the order [`ORDER`]: those of pair `i` are then at
-//! place `i` of either half of the register, and spread to their four lanes by a shuffle within halves.
+//! A *quad* is blocks A, B, C and D of a row as two registers. Where a scale belongs to all 32 values they are
+//! `[A 0..16 | B 0..16 | C 0..16 | D 0..16]` and the same of values 16..32: one accumulator takes both, which halves
+//! the conversions, shifts and multiplications. Where scales belong to 16 values they are `[A | B]` and `[C | D]`,
+//! four scales each. An *octet* is two quads.
 
 mod formats;
 mod gemm;
@@ -36,16 +29,20 @@ pub(super) static TABLE: Table = Table {
 /// Blocks in an octet.
 const OCTET: usize = 8;
 
-/// The blocks of an octet in the order of their scales in a register.
-const ORDER: [usize; OCTET] = [0, 2, 4, 6, 1, 3, 5, 7];
-
-/// What the values of an octet are multiplied with.
+/// What the values of an octet are multiplied with. With one group in a block, lanes are blocks, and the upper half
+/// is not used. With two, see [`lane`].
 #[derive(Clone, Copy)]
 struct Scales {
-    /// [group: 1 or 2][block, by ORDER]. With one group the second is not used.
-    scale: [__m256; 2],
+    scale: __m512,
     /// As `scale`; not used where the type has no mins.
-    min: [__m256; 2],
+    min: __m512,
+}
+
+/// The lane of the scale of group `group` (of 16 values) of block `block` of an octet: the four of a register are
+/// one column of the 4 × 4 lanes, which a shuffle within lanes of 128 bits spreads to where they are needed.
+const fn lane(block: usize, group: usize) -> usize {
+    let (register, part) = (block / 2, block % 2 * 2 + group);
+    4 * part + register
 }
 
 /// A quantized format.
@@ -55,25 +52,32 @@ struct Scales {
 unsafe trait Format {
     const TYPE: DType;
 
-    /// Scales of the `N` blocks at `p`: 8, or for formats with blocks of 32 also 4, 2 or 1. Those of missing blocks
-    /// are 0.
+    /// Scales of the `N` blocks at `p`: 8, or for formats with blocks of 32 also 4, followed by zeros.
     ///
     /// # Safety
-    /// `N` blocks lie at `p`, and the processor has the instructions that this folder is about.
+    /// `N` blocks lie at `p`, and the processor has the instructions of [`TABLE`].
     unsafe fn scales<const N: usize>(p: *const u8) -> Scales;
 
-    /// Pair `I`, blocks 2 I and 2 I + 1, of the octet at `p`.
+    /// Blocks 4 Q..4 Q + 4 of the octet at `p`.
     ///
     /// # Safety
-    /// As above, for 2 I + 2 blocks.
-    unsafe fn pair<const I: usize>(p: *const u8) -> [__m256i; 2];
+    /// As above, for 4 Q + 4 blocks.
+    unsafe fn quad<const Q: usize>(p: *const u8) -> [__m512i; 2];
+}
 
-    /// The block at `p` as A of a pair whose B may be anything. Only formats with blocks of 32 have single blocks.
-    ///
+/// Fewer than four blocks of 32, with zeros behind them.
+#[repr(align(64))]
+struct Padded([u8; 4 * 34]);
+
+impl Padded {
     /// # Safety
-    /// As above, for one block.
-    unsafe fn single(_p: *const u8) -> [__m256i; 2] {
-        unreachable!("blocks of 256 come in whole octets")
+    /// `bytes` (at most those of four blocks) lie at `p`.
+    unsafe fn new(p: *const u8, bytes: usize) -> Padded {
+        let mut to = Padded([0; 4 * 34]);
+        assert!(bytes <= to.0.len());
+        // SAFETY: the caller's promise; `to` is another place, and long enough.
+        unsafe { p.copy_to_nonoverlapping(to.0.as_mut_ptr(), bytes) };
+        to
     }
 }
 

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Format, OCTET, ORDER, with_format};
+use super::{Format, OCTET, Padded, lane, with_format};
 use crate::DType;
 use crate::kernels::{BLOCK, Grouping, PANEL, Panel, Rows, scalar};
 
@@ -28,9 +28,10 @@ pub(super) unsafe fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &
 /// As for [`unpack_panel`]; where blocks have 256 values, `blocks` are whole ones.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 unsafe fn unpack<F: Format>(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
-    let bytes = F::TYPE.block_bytes() * BLOCK / F::TYPE.block_len();
+    let bytes = F::TYPE.block_bytes();
+    let octet_bytes = F::TYPE.block_bytes() * BLOCK * OCTET / F::TYPE.block_len();
     let plain = F::TYPE.block_len() == BLOCK;
-    let start = if plain { blocks.start * bytes } else { blocks.start / OCTET * F::TYPE.block_bytes() };
+    let start = if plain { blocks.start * bytes } else { blocks.start / OCTET * bytes };
     for from in (0..PANEL).step_by(LANES) {
         let n = rows.len().saturating_sub(from).min(LANES);
         // Where missing rows would be is never looked at.
@@ -45,53 +46,46 @@ unsafe fn unpack<F: Format>(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Pa
         // SAFETY: `at` points to block `b` of every row, of which there are as many as each call takes.
         unsafe {
             while b + 8 <= len {
-                octet::<F, 8>(&mut at, n, panel, b, from);
+                octet::<F, 8>(&at, n, panel, b, 8, from);
                 b += 8;
+                at = at.map(|p| p.wrapping_add(octet_bytes));
             }
-            if plain {
-                if b + 4 <= len {
-                    octet::<F, 4>(&mut at, n, panel, b, from);
-                    b += 4;
+            if plain && b + 4 <= len {
+                octet::<F, 4>(&at, n, panel, b, 4, from);
+                b += 4;
+                at = at.map(|p| p.wrapping_add(4 * bytes));
+            }
+            if plain && b < len {
+                let mut padded = [const { Padded([0; 4 * 34]) }; LANES];
+                for (padded, p) in padded.iter_mut().zip(at).take(n) {
+                    *padded = Padded::new(p, (len - b) * bytes);
                 }
-                if b + 2 <= len {
-                    octet::<F, 2>(&mut at, n, panel, b, from);
-                    b += 2;
-                }
-                if b < len {
-                    octet::<F, 1>(&mut at, n, panel, b, from);
-                }
+                octet::<F, 4>(&std::array::from_fn(|r| padded[r].0.as_ptr()), n, panel, b, len - b, from);
             }
         }
     }
 }
 
-/// Unpacks `N` blocks of `n` rows to block `b` of the panel's rows `from`..`from` + 16, and moves the pointers on.
+/// Unpacks `N` blocks of `n` rows, of which `count` exist, to block `b` of the panel's rows `from`..`from` + 16.
 ///
 /// # Safety
-/// As above; the blocks lie at the first `n` of `at`, and fit in the panel.
+/// As above; the blocks lie at the first `n` of `at`, and `count` fit in the panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 unsafe fn octet<F: Format, const N: usize>(
-    at: &mut [*const u8; LANES],
+    at: &[*const u8; LANES],
     n: usize,
     panel: &mut Panel,
     b: usize,
+    count: usize,
     from: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        scales::<F, N>(at, n, panel, b, from);
-        pair::<F, N, 0>(at, n, panel, b, from);
-        if N > 2 {
-            pair::<F, N, 1>(at, n, panel, b, from);
-        }
+        scales::<F, N>(at, n, panel, b, count, from);
+        quad::<F, 0>(at, n, panel, b, count, from);
         if N > 4 {
-            pair::<F, N, 2>(at, n, panel, b, from);
-            pair::<F, N, 3>(at, n, panel, b, from);
+            quad::<F, 1>(at, n, panel, b, count, from);
         }
-    }
-    let bytes = F::TYPE.block_bytes() * BLOCK * N / F::TYPE.block_len();
-    for p in at {
-        *p = p.wrapping_add(bytes);
     }
 }
 
@@ -99,27 +93,35 @@ unsafe fn octet<F: Format, const N: usize>(
 /// As for [`octet`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn pair<F: Format, const N: usize, const I: usize>(
+unsafe fn quad<F: Format, const Q: usize>(
     at: &[*const u8; LANES],
     n: usize,
     panel: &mut Panel,
     b: usize,
+    count: usize,
     from: usize,
 ) {
-    let mut v = [_mm512_setzero_si512(); LANES];
-    for (v, p) in v.iter_mut().zip(at).take(n) {
-        // SAFETY: the caller's promise: blocks 2 I and, unless N is 1, 2 I + 1 lie there.
-        let [low, high] = unsafe { if N == 1 { F::single(*p) } else { F::pair::<I>(*p) } };
-        *v = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    let mut first = [_mm512_setzero_si512(); LANES];
+    let mut second = first;
+    for r in 0..n {
+        // SAFETY: the caller's promise: blocks 4 Q..4 Q + 4 lie there.
+        [first[r], second[r]] = unsafe { F::quad::<Q>(at[r]) };
     }
-    transpose(&mut v);
-    let q = panel.q[(b + 2 * I) * BLOCK * PANEL..][..2.min(N) * BLOCK * PANEL].as_mut_ptr();
-    for (i, v) in v.into_iter().enumerate() {
-        // Four times four values of A, B, A, B.
-        let (block, k4) = (i / 4 % 2, i / 8 * 4 + i % 4);
-        if block < N {
-            // SAFETY: rows `from`..`from` + 16 of four values of K, within the slice above.
-            unsafe { _mm512_storeu_si512(q.add(((block * 8 + k4) * PANEL + from) * 4).cast(), v) };
+    let count = (count - 4 * Q).min(4);
+    let q = panel.q[(b + 4 * Q) * BLOCK * PANEL..][..count * BLOCK * PANEL].as_mut_ptr();
+    for (register, v) in [&mut first, &mut second].into_iter().enumerate() {
+        transpose(v);
+        for (i, v) in v.iter().enumerate() {
+            // Four times four values of A, B, C and D, or two times of one block's first register and its second.
+            let (block, k4) = if const { Grouping::of(F::TYPE).per_block() == 1 } {
+                (i / 4, register * 4 + i % 4)
+            } else {
+                (register * 2 + i / 8, i % 8)
+            };
+            if block < count {
+                // SAFETY: rows `from`..`from` + 16 of four values of K, within the slice above.
+                unsafe { _mm512_storeu_si512(q.add(((block * 8 + k4) * PANEL + from) * 4).cast(), *v) };
+            }
         }
     }
 }
@@ -133,49 +135,43 @@ unsafe fn scales<F: Format, const N: usize>(
     n: usize,
     panel: &mut Panel,
     b: usize,
+    count: usize,
     from: usize,
 ) {
     let g = const { Grouping::of(F::TYPE) };
-    let join = |low: __m256, high: __m256| {
-        _mm512_castps_si512(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high))
-    };
-    // One group: scales and mins. Two groups: scales of both, and mins of both.
-    let mut first = [_mm512_setzero_si512(); LANES];
+    // With one group, scales and mins of 8 blocks fit in one register.
+    let mut first = [_mm512_setzero_ps(); LANES];
     let mut second = first;
     for (r, p) in at.iter().enumerate().take(n) {
         // SAFETY: the caller's promise.
         let s = unsafe { F::scales::<N>(*p) };
         if g.per_block() == 1 {
-            first[r] = join(s.scale[0], s.min[0]);
+            first[r] = _mm512_insertf32x8::<1>(s.scale, _mm512_castps512_ps256(s.min));
         } else {
-            first[r] = join(s.scale[0], s.scale[1]);
-            second[r] = join(s.min[0], s.min[1]);
+            (first[r], second[r]) = (s.scale, s.min);
         }
     }
-    let place = |to: &mut [f32], group: usize, v: &[__m512i]| {
-        let per_block = g.per_block();
-        let to = &mut to[b * per_block * PANEL..][..N * per_block * PANEL];
-        for (block, v) in ORDER.into_iter().zip(v) {
-            if block < N {
+    let per_block = g.per_block();
+    let place = |to: &mut [f32], v: &[__m512i]| {
+        let to = &mut to[b * per_block * PANEL..];
+        for block in 0..count {
+            for group in 0..per_block {
+                let v = v[if per_block == 1 { block } else { lane(block, group) }];
                 let to = &mut to[(block * per_block + group) * PANEL + from..][..LANES];
                 // SAFETY: 16 numbers, the length of the slice.
-                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), *v) };
+                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) };
             }
         }
     };
+    let mut first = first.map(|v| _mm512_castps_si512(v));
     transpose(&mut first);
-    place(&mut panel.scale, 0, &first[..8]);
-    if g.per_block() == 1 {
-        if g.mins {
-            place(&mut panel.min, 0, &first[8..]);
-        }
-    } else {
-        place(&mut panel.scale, 1, &first[8..]);
-        if g.mins {
-            transpose(&mut second);
-            place(&mut panel.min, 0, &second[..8]);
-            place(&mut panel.min, 1, &second[8..]);
-        }
+    place(&mut panel.scale, &first);
+    if g.mins && per_block == 1 {
+        place(&mut panel.min, &first[8..]);
+    } else if g.mins {
+        let mut second = second.map(|v| _mm512_castps_si512(v));
+        transpose(&mut second);
+        place(&mut panel.min, &second);
     }
 }
 
