@@ -141,11 +141,11 @@ impl Session {
         let model = self.model().clone();
         let tokenizer = model.tokenizer()?;
         let vocab = model.config().vocab;
-        let mut sampler = Sampler::new(options.sampling.clone(), vocab, hook.is_some(), self.rng)?;
+        let mut sampler = Sampler::new(options.sampling.try_clone()?, vocab, hook.is_some(), self.rng)?;
         let mut top = TopLogProbs::new(options.top_log_probs)?;
         let mut decoder = StreamDecoder::new(tokenizer)?;
-        let mut stops = StopFilter::new(&options.stop, PIECE_BYTES);
-        let mut text = String::with_capacity(2 * PIECE_BYTES);
+        let mut stops = StopFilter::new(&options.stop, PIECE_BYTES)?;
+        let mut text = StopFilter::room(&options.stop, PIECE_BYTES)?;
         let cancel = options.cancel.as_ref();
         let mut summary = Summary {
             reason: FinishReason::Cancelled,

@@ -91,6 +91,18 @@ impl SamplingOptions {
         Ok(())
     }
 
+    /// A copy; the list of biases is the caller's and may be long.
+    pub(crate) fn try_clone(&self) -> Result<Self> {
+        let mut logit_bias = Vec::new();
+        let n = self.logit_bias.len();
+        logit_bias.try_reserve_exact(n).map_err(|_| Error::OutOfMemory {
+            what: "the logit biases",
+            bytes: n * size_of::<(u32, f32)>(),
+        })?;
+        logit_bias.extend_from_slice(&self.logit_bias);
+        Ok(SamplingOptions { logit_bias, ..*self })
+    }
+
     fn has_penalties(&self) -> bool {
         self.penalty_window > 0
             && (self.repetition_penalty != 1.0
@@ -168,6 +180,10 @@ pub(crate) struct Sampler {
 
 /// Up to this many candidates are found in one pass over the logits; more are selected from a list of all.
 const SHORT_LIST: usize = 1024;
+/// Logits that are looked at together.
+const RUN: usize = 32;
+/// Candidates that finding a short list may hold for a moment.
+const SHORT_LIST_ROOM: usize = 2 * SHORT_LIST + RUN;
 
 impl Sampler {
     /// For logits of `vocab` tokens; `hooked` where a hook will be given; `rng` is what a seed of `None` goes on with.
@@ -178,7 +194,7 @@ impl Sampler {
         let short = options.temperature == 0.0 || (1..=SHORT_LIST).contains(&options.top_k);
         let none = Candidate { id: 0, value: 0.0 };
         let mut candidates = crate::error::try_vec(
-            if short { 2 * SHORT_LIST } else { vocab.max(2 * SHORT_LIST) },
+            if short { SHORT_LIST_ROOM } else { vocab.max(SHORT_LIST_ROOM) },
             none,
             what,
         )?;
@@ -291,13 +307,13 @@ fn likeliest(logits: &[f32], n: usize, out: &mut Vec<Candidate>) {
     out.clear();
     let mut floor = f32::NEG_INFINITY;
     // Short runs are skipped whole where none of their values counts, which the compiler makes a few instructions.
-    for (run, values) in logits.chunks(32).enumerate() {
+    for (run, values) in logits.chunks(RUN).enumerate() {
         if out.len() >= n && !values.iter().fold(false, |any, &v| any | (v > floor)) {
             continue;
         }
         for (i, &value) in values.iter().enumerate() {
             if out.len() < n || value > floor {
-                out.push(Candidate { id: (run * 32 + i) as u32, value });
+                out.push(Candidate { id: (run * RUN + i) as u32, value });
             }
         }
         if out.len() >= 2 * n.max(32) || (out.len() >= n && floor == f32::NEG_INFINITY) {
@@ -364,7 +380,7 @@ impl TopLogProbs {
                 found: n.to_string(),
             });
         }
-        let room = if n == 0 { 0 } else { 2 * SHORT_LIST };
+        let room = if n == 0 { 0 } else { SHORT_LIST_ROOM };
         Ok(TopLogProbs { candidates: Vec::with_capacity(room), top: Vec::with_capacity(n), n })
     }
 

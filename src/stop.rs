@@ -1,8 +1,10 @@
 //! Stop strings, which may begin in one token's text and end in another's.
 
+use crate::{Error, Result};
+
 /// Holds text back while it may be the beginning of a stop string.
-pub(crate) struct StopFilter {
-    stops: Vec<String>,
+pub(crate) struct StopFilter<'a> {
+    stops: &'a [String],
     /// Text that has not been let through: at most one byte less than the longest stop string, and a piece.
     held: String,
 }
@@ -16,11 +18,20 @@ pub(crate) enum Verdict {
     Stop(usize),
 }
 
-impl StopFilter {
+impl<'a> StopFilter<'a> {
     /// For these strings; empty ones are ignored. Room is made for pieces of up to `piece` bytes.
-    pub(crate) fn new(stops: &[String], piece: usize) -> StopFilter {
+    pub(crate) fn new(stops: &'a [String], piece: usize) -> Result<StopFilter<'a>> {
+        Ok(StopFilter { stops, held: Self::room(stops, piece)? })
+    }
+
+    /// An empty string with room for all that [`Self::push`] may let through at once.
+    pub(crate) fn room(stops: &[String], piece: usize) -> Result<String> {
         let longest = stops.iter().map(String::len).max().unwrap_or(0);
-        StopFilter { stops: stops.to_vec(), held: String::with_capacity(2 * (longest + piece)) }
+        let bytes = 2 * (longest + piece);
+        let mut text = String::new();
+        text.try_reserve_exact(bytes)
+            .map_err(|_| Error::OutOfMemory { what: "text held back for stop strings", bytes })?;
+        Ok(text)
     }
 
     /// Takes `text` and appends to `out` what can no longer be part of a stop string.
@@ -58,7 +69,7 @@ mod tests {
     /// What comes through when the text arrives in these pieces.
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, Option<usize>) {
         let stops: Vec<String> = stops.iter().map(|s| s.to_string()).collect();
-        let mut filter = StopFilter::new(&stops, 16);
+        let mut filter = StopFilter::new(&stops, 16).unwrap();
         let mut outs = Vec::new();
         for p in pieces {
             let mut out = String::new();

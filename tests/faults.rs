@@ -1,0 +1,297 @@
+//! What goes wrong around a session ends in an error, never in a hang or an abort, and hurts nobody else.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use carat::{Error, GenerateOptions, Model, Result, Session};
+use common::{bits, continued, ids, now, options, real_model, session, tiny};
+
+const LARGE: usize = 64 << 10;
+
+thread_local! {
+    /// How many more large allocations of this thread succeed; negative: all.
+    static LEFT: Cell<i64> = const { Cell::new(-1) };
+    static FAILED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Failing;
+
+impl Failing {
+    fn refuses(size: usize) -> bool {
+        if size <= LARGE || LEFT.get() < 0 {
+            return false;
+        }
+        let refuse = LEFT.get() == 0;
+        // Only one fails, so that making the error is not what is tested.
+        LEFT.set(LEFT.get() - 1);
+        if refuse {
+            FAILED.set(true);
+        }
+        refuse
+    }
+}
+
+// SAFETY: every call is the system allocator's, or null, which callers must expect.
+unsafe impl GlobalAlloc for Failing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are passed on.
+        if Self::refuses(layout.size()) { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are passed on.
+        if Self::refuses(layout.size()) {
+            std::ptr::null_mut()
+        } else {
+            unsafe { System.alloc_zeroed(layout) }
+        }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promises are passed on.
+        if Self::refuses(size) { std::ptr::null_mut() } else { unsafe { System.realloc(ptr, layout, size) } }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Failing = Failing;
+
+/// Fails the first large allocation of `run`, then the second, and so on until it succeeds; says how many there are.
+fn fail_each(run: impl Fn() -> Result<()>) -> usize {
+    for k in 0.. {
+        FAILED.set(false);
+        LEFT.set(k);
+        let result = run();
+        LEFT.set(-1);
+        if !FAILED.get() {
+            assert!(result.is_ok(), "{result:?}");
+            return k as usize;
+        }
+        match result {
+            Err(Error::OutOfMemory { bytes, .. }) => assert!(bytes > LARGE, "{bytes}"),
+            other => panic!("allocation {k} failed: {other:?}"),
+        }
+    }
+    unreachable!()
+}
+
+fn few_tokens() -> GenerateOptions {
+    let mut o = GenerateOptions::default();
+    o.max_tokens = 3;
+    o.ignore_end = true;
+    // A list of all candidates, and a copy of the logits.
+    o.sampling.top_k = 0;
+    o.sampling.logit_bias = vec![(5, 1.0)];
+    // What the caller gives may be large too.
+    o.sampling.logit_bias.extend((0..20_000).map(|_| (6, 0.001)));
+    o.stop = vec!["never ".repeat(20_000)];
+    o
+}
+
+#[test]
+fn each_large_allocation_that_fails_is_an_error() {
+    let few = few_tokens();
+    let all = |path: &std::path::Path, context: usize| {
+        let model = Model::builder().threads(2).open(path)?;
+        let mut session = Session::new(&model, options(context, 64))?;
+        let prompt = model.tokenizer()?.encode("Hello")?;
+        session.prefill(&prompt)?;
+        session.generate(&[5], &few, |_| ControlFlow::Continue(()))?;
+        session.score(&[5, 6], 0, None)?;
+        session.fork()?;
+        Ok(())
+    };
+    let path = common::data("tiny-gemma3.gguf");
+    let n = fail_each(|| all(&path, 256));
+    assert!(n > 10, "{n}");
+    if let Some(path) = real_model() {
+        // Here the tokenizer and the sampler have large ones too.
+        let n = fail_each(|| all(&path, 256));
+        assert!(n > 30, "{n}");
+    }
+}
+
+/// Runs `work` on a thread of its own, and fails when it hangs.
+fn within_a_minute(work: impl FnOnce() + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        work();
+        done.send(()).unwrap();
+    });
+    match wait.recv_timeout(Duration::from_secs(60)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        _ => thread.join().unwrap(),
+    }
+}
+
+fn is_internal<T>(r: Result<T>) -> bool {
+    matches!(r.map(|_| ()), Err(Error::Internal { what }) if what.contains("injected"))
+}
+
+#[test]
+fn a_panic_in_any_worker_ends_one_session_only() {
+    within_a_minute(|| {
+        for threads in [1, 2, 3] {
+            let model = tiny("tiny-gemma3", threads);
+            let mut other = session(&model, 256, 16);
+            other.prefill(&ids(20)).unwrap();
+            let expected = continued(&mut other.fork().unwrap(), 5);
+            for worker in 0..threads {
+                let mut s = session(&model, 256, 16);
+                s.prefill(&ids(20)).unwrap();
+                model.inject_panic(worker);
+                match worker % 2 {
+                    0 => assert!(is_internal(s.step(5).map(|_| ()))),
+                    _ => assert!(is_internal(s.prefill(&ids(40)))),
+                }
+                let dir = tempfile::tempdir().unwrap();
+                assert!(is_internal(s.prefill(&[5])));
+                assert!(is_internal(s.step(5).map(|_| ())));
+                assert!(is_internal(s.score(&[5, 6], 0, None)));
+                assert!(is_internal(s.generate(&[5], &few_tokens(), |_| ControlFlow::Continue(()))));
+                assert!(is_internal(s.truncate(0)));
+                assert!(is_internal(s.fork()));
+                assert!(is_internal(s.save(dir.path().join("state"), None)));
+                assert_eq!(continued(&mut other.fork().unwrap(), 5), expected);
+                assert!(session(&model, 64, 16).prefill(&[5]).is_ok());
+            }
+        }
+    });
+}
+
+#[test]
+fn a_host_calls_from_its_own_pool() {
+    within_a_minute(|| {
+        let model = tiny("tiny-gemma3", 2);
+        let mut alone = session(&model, 256, 16);
+        alone.prefill(&ids(30)).unwrap();
+        let expected = continued(&mut alone, 20);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let work = || {
+            let mut s = session(&model, 256, 16);
+            s.prefill(&ids(30)).unwrap();
+            continued(&mut s, 20)
+        };
+        // More jobs than threads, nested: a worker that waited by running others' jobs would meet its own pass.
+        let results = pool.install(|| {
+            let pair = || rayon::join(work, work);
+            rayon::join(|| rayon::join(pair, pair), || rayon::join(pair, pair))
+        });
+        let ((a, b), (c, d)) = results;
+        for (x, y) in [a, b, c, d] {
+            assert_eq!(x, expected);
+            assert_eq!(y, expected);
+        }
+        // From a callback within a pass of another session.
+        let mut outer = session(&model, 256, 16);
+        pool.install(|| {
+            let more = |_: carat::Piece<'_>| {
+                let (x, y) = rayon::join(work, work);
+                assert!(x == expected && y == expected);
+                ControlFlow::Continue(())
+            };
+            outer.generate(&ids(3), &few_tokens(), more).unwrap();
+        });
+    });
+}
+
+#[test]
+fn two_sessions_of_one_model_from_two_threads() {
+    within_a_minute(|| {
+        for threads in [1, 2, 5] {
+            let model = tiny("tiny-gemma3", threads);
+            let run = |first: u32| {
+                let mut s = session(&model, 256, 16);
+                s.prefill(&[2, first, 400]).unwrap();
+                continued(&mut s, 50)
+            };
+            let expected = (run(300), run(301));
+            let both = std::thread::scope(|s| {
+                let a = s.spawn(|| run(300));
+                let b = s.spawn(|| run(301));
+                (a.join().unwrap(), b.join().unwrap())
+            });
+            assert_eq!(both, expected);
+        }
+    });
+}
+
+#[test]
+fn a_file_that_shrinks_between_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    std::fs::copy(common::data("tiny-gemma3.gguf"), &path).unwrap();
+    let model = Model::builder().threads(2).open(&path).unwrap();
+    let mut s = session(&model, 256, 16);
+    s.prefill(&ids(20)).unwrap();
+    let len = std::fs::metadata(&path).unwrap().len();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(len / 2).unwrap();
+    let changed = |r: Result<()>| match r {
+        Err(Error::FileChanged { file, expected, found }) => {
+            assert_eq!((file, expected, found), (path.display().to_string(), len, len / 2));
+        }
+        other => panic!("{other:?}"),
+    };
+    changed(s.step(5).map(|_| ()));
+    changed(s.prefill(&[5, 6]));
+    changed(s.score(&[5, 6], 0, None).map(|_| ()));
+    changed(s.save(dir.path().join("state"), None));
+    assert_eq!(s.tokens(), ids(20));
+    // A private copy does not care.
+    std::fs::copy(common::data("tiny-gemma3.gguf"), &path).unwrap();
+    let model = Model::builder().threads(2).private_copy(true).open(&path).unwrap();
+    let mut t = session(&model, 256, 16);
+    file.set_len(0).unwrap();
+    t.prefill(&ids(20)).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_process_is_told_to_open_the_model_again() {
+    let model = tiny("tiny-gemma3", 2);
+    let mut s = session(&model, 256, 16);
+    s.prefill(&ids(20)).unwrap();
+    let expected = bits(s.fork().unwrap().step(5).unwrap());
+    let (mut model, mut s) = (Some(model), Some(s));
+    let mut in_child = || {
+        let Some(mut s) = s.take() else { return false };
+        let forked = |r: Result<()>| matches!(r, Err(Error::Forked { opened_by, here }) if opened_by != here);
+        let told = forked(s.step(5).map(|_| ())) && forked(s.prefill(&[5, 6]));
+        drop(s);
+        drop(model.take());
+        let again = tiny("tiny-gemma3", 2);
+        let mut s = session(&again, 256, 16);
+        s.prefill(&ids(20)).unwrap();
+        s.step(5).unwrap();
+        told && now(&s) == expected
+    };
+    // SAFETY: the child touches nothing that another thread may have held at the moment of the fork but the
+    // allocator, which the C library keeps usable; it leaves by _exit.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        // SAFETY: kills the child, and only it, should it hang.
+        unsafe { libc::alarm(60) };
+        let ok = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut in_child)).unwrap_or(false);
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { libc::_exit(if ok { 0 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child just made.
+    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+    assert_eq!(waited, child);
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:x}");
+    // The parent goes on.
+    assert_eq!(bits(s.unwrap().step(5).unwrap()), expected);
+}
