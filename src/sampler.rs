@@ -238,10 +238,8 @@ impl Sampler {
             }
             &changed[..pieces]
         };
-        if let Some(id) = logits.iter().position(|l| l.is_nan()) {
-            return Err(Error::NanLogits { token: id as u32, position: tokens.len() });
-        }
-        let max = k.max(logits);
+        let (max, likeliest_id) =
+            highest(k, logits).map_err(|id| Error::NanLogits { token: id as u32, position: tokens.len() })?;
         if max == f32::NEG_INFINITY {
             // Everything is forbidden: there is no probability to draw from.
             return Err(Error::InvalidOption {
@@ -251,7 +249,7 @@ impl Sampler {
             });
         }
         if o.temperature == 0.0 || max == f32::INFINITY {
-            return Ok(logits.iter().position(|&l| l == max).unwrap_or(0) as u32);
+            return Ok(likeliest_id as u32);
         }
         if (1..=SHORT_LIST).contains(&o.top_k) {
             likeliest(logits, o.top_k, candidates);
@@ -264,19 +262,24 @@ impl Sampler {
                 candidates.truncate(o.top_k);
             }
         }
-        // From logits to weights: probabilities times a constant.
-        let inverse = 1.0 / o.temperature;
+        // From logits to weights: probabilities times a constant, 1 for the likeliest. (Not by a reciprocal, which
+        // is infinite for the lowest temperatures.)
         let mut total = 0f64;
         for c in candidates.iter_mut() {
-            c.value = ((c.value - max) * inverse).exp();
+            c.value = ((c.value - max) / o.temperature).exp();
             total += c.value as f64;
         }
-        // The likeliest has weight 1.
-        if o.min_p > 0.0 {
-            candidates.retain(|c| c.value >= o.min_p);
+        // A weight of 0 is never drawn, not even where rounding leaves nothing for the end of a draw. Those below
+        // the share that each has in what top-p leaves out are part of that: of a long list that is nearly all, and
+        // need not be sorted.
+        let left_out = (1.0 - o.top_p as f64) * total / candidates.len() as f64;
+        let floor = o.min_p.max((0.5 * left_out) as f32);
+        candidates.retain(|c| c.value > 0.0 && c.value >= floor);
+        // All of a vocabulary may stay in the order of ids.
+        if o.top_p < 1.0 || o.top_k > 0 {
+            let kept = sort_until(candidates, o.top_p as f64 * total);
+            candidates.truncate(kept);
         }
-        let kept = sort_until(candidates, o.top_p as f64 * total);
-        candidates.truncate(kept);
         let total: f64 = candidates.iter().map(|c| c.value as f64).sum();
         let mut left = rng.uniform() * total;
         for c in candidates.iter() {
@@ -300,6 +303,26 @@ fn penalize(o: &SamplingOptions, tokens: &[u32], recent: &mut Vec<u32>, logits: 
         *l = if *l > 0.0 { *l / o.repetition_penalty } else { *l * o.repetition_penalty };
         *l -= o.presence_penalty + o.frequency_penalty * run.len() as f32;
     }
+}
+
+/// The highest logit and the lowest id that has it; or the lowest id whose logit is not a number.
+fn highest(k: &Kernels, logits: &[f32]) -> Result<(f32, usize), usize> {
+    // Parts that stay in the innermost cache between looking for the highest and looking for what is no number.
+    const PART: usize = 2048;
+    let (mut max, mut best) = (f32::NEG_INFINITY, 0);
+    for (part, values) in logits.chunks(PART).enumerate() {
+        // A fold that looks at all values is a few wide instructions; a search that may end early is not.
+        if values.iter().fold(false, |any, v| any | v.is_nan()) {
+            return Err(part * PART + values.iter().position(|v| v.is_nan()).unwrap_or(0));
+        }
+        let m = k.max(values);
+        if m > max {
+            (max, best) = (m, part);
+        }
+    }
+    let first = best * PART;
+    let id = logits[first..].iter().position(|&l| l == max).unwrap_or(0);
+    Ok((max, first + id))
 }
 
 /// The `n` highest logits, in any order: one pass that looks only at what exceeds the lowest found so far.
@@ -507,6 +530,71 @@ mod tests {
         let mut s = Sampler::new(greedy(), 3, true, Rng::new(0)).unwrap();
         let mut hook = |tokens: &[u32], l: &mut [f32]| l[tokens[0] as usize] = 9.0;
         assert_eq!(s.sample(&k, &[2], &logits, 3, Some(&mut hook)).unwrap(), 2);
+    }
+
+    #[test]
+    fn the_lowest_temperatures_are_as_good_as_none() {
+        for temperature in [1e-30, 1e-38, 1e-40, f32::from_bits(1)] {
+            for top_k in [0, 3] {
+                let mut s = sampler(SamplingOptions { temperature, top_k, ..Default::default() }, 4);
+                for _ in 0..100 {
+                    assert_eq!(draw(&mut s, &[1.0, 4.0, 3.0, 2.0]), 1, "{temperature:e}, top-k {top_k}");
+                    assert!(s.candidates.iter().all(|c| c.value.is_finite()), "{:?}", s.candidates);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_forbidden_is_no_candidate() {
+        // Sums of weights this far apart depend on their order, so that comparing with their total excludes nothing.
+        let mut rng = Rng::new(11);
+        for _ in 0..50 {
+            let logits: Vec<f32> = (0..900)
+                .map(|i| if i % 3 == 0 { f32::NEG_INFINITY } else { -60.0 * rng.uniform() as f32 })
+                .collect();
+            for top_k in [0, 899] {
+                let mut s = sampler(SamplingOptions { top_k, top_p: 1.0, ..Default::default() }, 900);
+                draw(&mut s, &logits);
+                assert!(!s.candidates.is_empty());
+                assert!(s.candidates.iter().all(|c| c.id % 3 != 0), "top-k {top_k}");
+            }
+        }
+    }
+
+    #[test]
+    fn top_p_of_a_whole_vocabulary_keeps_what_sorting_all_of_it_does() {
+        let mut rng = Rng::new(3);
+        for (spread, top_p) in [(30.0, 0.95), (3.0, 0.95), (0.0, 0.5), (30.0, 0.999_999), (8.0, 0.3)] {
+            let logits: Vec<f32> = (0..5000).map(|_| (spread * rng.uniform()) as f32).collect();
+            let mut s = sampler(SamplingOptions { top_k: 0, top_p, ..Default::default() }, 5000);
+            draw(&mut s, &logits);
+            let mut all: Vec<f64> = logits.iter().map(|&l| (l as f64).exp()).collect();
+            all.sort_unstable_by(|a, b| b.total_cmp(a));
+            let enough = top_p as f64 * all.iter().sum::<f64>();
+            let mut sum = 0.0;
+            let expected = all.iter().take_while(|w| (sum < enough, sum += *w).0).count();
+            let kept = s.candidates.len();
+            assert!(kept.abs_diff(expected) <= 1, "{spread} {top_p}: {kept}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn the_highest_is_found_wherever_it_lies() {
+        for isa in Isa::ALL.into_iter().filter(|i| i.is_available()) {
+            let k = Kernels::new(isa).unwrap();
+            for n in [1, 31, 2047, 2048, 2049, 5000] {
+                let mut logits: Vec<f32> = (0..n).map(|i| ((i * 7919) % 97) as f32 - 200.0).collect();
+                for at in [0, n / 2, n - 1] {
+                    let was = std::mem::replace(&mut logits[at], 1.0);
+                    assert_eq!(highest(&k, &logits), Ok((1.0, at)), "{isa}, {at} of {n}");
+                    logits[at] = f32::NAN;
+                    assert_eq!(highest(&k, &logits), Err(at), "{isa}, {at} of {n}");
+                    logits[at] = was;
+                }
+                assert_eq!(highest(&k, &vec![f32::NEG_INFINITY; n]), Ok((f32::NEG_INFINITY, 0)));
+            }
+        }
     }
 
     #[test]
