@@ -44,12 +44,11 @@ unsafe impl GlobalAlloc for Failing {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are passed on.
         if Self::refuses(layout.size()) {
-            std::ptr::null_mut()
-        } else {
-            unsafe { System.alloc_zeroed(layout) }
+            return std::ptr::null_mut();
         }
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {

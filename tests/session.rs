@@ -333,7 +333,7 @@ fn another_thread_cancels_a_long_prompt() {
     });
     println!("it took {waited:?} to stop");
     assert!(matches!(result, Err(Error::Cancelled)));
-    assert!(s.len() < text.len() && s.len() % 32 == 0, "{}", s.len());
+    assert!(s.len() < text.len() && s.len().is_multiple_of(32), "{}", s.len());
     // And it goes on from there as if nothing had been.
     let done = s.len();
     s.prefill(&text[done..done + 8]).unwrap();
