@@ -170,11 +170,13 @@ fn random_numbers_go_on_where_they_were() {
     s.save(&path, None).unwrap();
     let mut other = load(&model, options(256, 16), &path).unwrap();
     let mut third = load(&model, options(256, 16), &path).unwrap();
-    for s in [&mut s, &mut other, &mut third] {
+    let mut fork = s.fork().unwrap();
+    for s in [&mut s, &mut other, &mut third, &mut fork] {
         s.generate(&[], &o, |_| ControlFlow::Continue(())).unwrap();
     }
     assert_eq!(s.tokens(), other.tokens());
     assert_eq!(s.tokens(), third.tokens());
+    assert_eq!(s.tokens(), fork.tokens());
 }
 
 #[test]
