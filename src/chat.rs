@@ -67,28 +67,36 @@ impl<'a> Turn<'a> {
 /// [`Error::Chat`] when the turns are not: at most one of the system, then user and model in turn, the last the
 /// user's; and those of [`Tokenizer::encode_with`].
 pub fn render(tokenizer: &Tokenizer, turns: &[Turn], cancel: Option<&CancelToken>) -> Result<Vec<u32>> {
+    let (mut system, turns) = check(turns)?;
+    let mut ids = Ids::new(tokenizer, cancel);
+    ids.control(tokenizer.bos())?;
+    for turn in turns {
+        match turn.role {
+            Role::Model => ids.turn(&[MODEL_OPENING, turn.text.trim()])?,
+            _ => ids.user_turn(system.take(), turn.text)?,
+        }
+    }
+    ids.open_model_turn()?;
+    Ok(ids.ids)
+}
+
+/// The system's text and the other turns, of turns that are in the order that [`render`] asks for.
+pub(crate) fn check<'a, 't>(turns: &'a [Turn<'t>]) -> Result<(Option<&'t str>, &'a [Turn<'t>])> {
     let wrong = |turn: usize, what: String| Error::Chat { turn, what };
-    let (mut system, begin) = match turns.first() {
+    let (system, begin) = match turns.first() {
         Some(Turn { role: Role::System, text }) => (Some(*text), 1),
         _ => (None, 0),
     };
-    let mut ids = Ids::new(tokenizer, cancel);
-    ids.control(tokenizer.bos())?;
     for (i, turn) in turns.iter().enumerate().skip(begin) {
         let due = if (i - begin).is_multiple_of(2) { Role::User } else { Role::Model };
         if turn.role != due {
             return Err(wrong(i, format!("it is the {}'s, expected the {due}'s", turn.role)));
         }
-        match due {
-            Role::Model => ids.turn(&[MODEL_OPENING, turn.text.trim()])?,
-            _ => ids.user_turn(system.take(), turn.text)?,
-        }
     }
     if (turns.len() - begin).is_multiple_of(2) {
         return Err(wrong(turns.len(), "there is none, expected the user's".into()));
     }
-    ids.open_model_turn()?;
-    Ok(ids.ids)
+    Ok((system, &turns[begin..]))
 }
 
 const USER_OPENING: &str = "user\n";
@@ -121,6 +129,37 @@ pub fn open_user_turn(
 pub fn close_model_turn(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let mut ids = Ids::new(tokenizer, None);
     ids.close_turn()?;
+    Ok(ids.ids)
+}
+
+/// The ids of a turn of the user alone.
+pub(crate) fn user_turn(
+    tokenizer: &Tokenizer,
+    system: Option<&str>,
+    content: &str,
+    cancel: Option<&CancelToken>,
+) -> Result<Vec<u32>> {
+    let mut ids = Ids::new(tokenizer, cancel);
+    ids.user_turn(system, content)?;
+    Ok(ids.ids)
+}
+
+/// The ids that open a turn of the model.
+pub(crate) fn model_opening(tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let mut ids = Ids::new(tokenizer, None);
+    ids.open_model_turn()?;
+    Ok(ids.ids)
+}
+
+/// The ids of a turn of the model of which there is only the text, not closed.
+pub(crate) fn model_turn(
+    tokenizer: &Tokenizer,
+    content: &str,
+    cancel: Option<&CancelToken>,
+) -> Result<Vec<u32>> {
+    let mut ids = Ids::new(tokenizer, cancel);
+    ids.control(tokenizer.start_of_turn())?;
+    ids.text(&[MODEL_OPENING, content.trim()])?;
     Ok(ids.ids)
 }
 

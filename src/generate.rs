@@ -109,7 +109,7 @@ impl Session {
         options: &GenerateOptions,
         on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Summary> {
-        self.run(prompt, options, None, on_piece)
+        self.run(prompt, options, None, &mut |_| Ok(false), on_piece)
     }
 
     /// As [`Self::generate`], with a hook that changes the logits before each token is chosen.
@@ -123,14 +123,17 @@ impl Session {
         mut hook: impl FnMut(&[u32], &mut [f32]),
         on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Summary> {
-        self.run(prompt, options, Some(&mut hook), on_piece)
+        self.run(prompt, options, Some(&mut hook), &mut |_| Ok(false), on_piece)
     }
 
-    fn run(
+    /// As [`Self::generate`]. When the context is full, `make_room` may shorten the text and say that it did; the
+    /// logits are needed no more then.
+    pub(crate) fn run(
         &mut self,
         prompt: &[u32],
         options: &GenerateOptions,
         mut hook: Option<&mut LogitsHook<'_>>,
+        make_room: &mut dyn FnMut(&mut Session) -> Result<bool>,
         mut on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Summary> {
         let began = Instant::now();
@@ -189,7 +192,12 @@ impl Session {
             let piece = Piece { text: &text, token: Some(token), log_prob, top: &top.top };
             let flow = on_piece(piece);
             if self.len() == self.context() {
-                break FinishReason::ContextFull;
+                match make_room(self) {
+                    Ok(true) => {}
+                    Ok(false) => break FinishReason::ContextFull,
+                    Err(Error::Cancelled) => break FinishReason::Cancelled,
+                    Err(e) => return Err(e),
+                }
             }
             match self.step_with(token, cancel) {
                 Err(Error::Cancelled) => break FinishReason::Cancelled,

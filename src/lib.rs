@@ -32,6 +32,7 @@
 //! * [`Session`] is one text: its tokens, their keys and values, and the buffers to add more. Low level:
 //!   [`Session::prefill`], [`Session::step`], [`Session::logits`], [`Session::score`]; above them
 //!   [`Session::generate`].
+//! * [`Conversation`] is a session that takes turns with a user, in Gemma's template.
 //! * [`Tokenizer`] turns text into ids and back; [`chat`] has Gemma's turns.
 //! * [`CancelToken`] stops any long call from any thread.
 //! * [`gguf`] reads and writes the files; [`Limits`] measures what the machine could do at most.
@@ -51,6 +52,7 @@
 
 mod cancel;
 pub mod chat;
+mod conversation;
 mod dtype;
 mod error;
 mod generate;
@@ -75,6 +77,7 @@ mod tokenizer;
 mod xxh64;
 
 pub use cancel::CancelToken;
+pub use conversation::{ContextPolicy, Conversation, ConversationTurn, DroppedTurn, Reply};
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use generate::{FinishReason, GenerateOptions, Piece, Summary};

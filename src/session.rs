@@ -1,7 +1,7 @@
 //! The state of one text: its tokens, their keys and values, and the buffers to add more.
 
 use crate::model::forward::Pass;
-use crate::model::kv_cache::{KvCache, KvShape};
+use crate::model::kv_cache::{KvCache, KvShape, Snapshot};
 use crate::model::scratch::Scratch;
 use crate::model::{MAX_LOGIT_ROWS, Model, SessionOptions};
 use crate::ops::Arithmetic;
@@ -254,6 +254,33 @@ impl Session {
             self.cache.clear();
         }
         self.tokens.truncate(len);
+        self.has_logits = false;
+        Ok(())
+    }
+
+    /// Whether [`Self::truncate`] to `len` would do.
+    pub(crate) fn can_resume_at(&self, len: usize) -> bool {
+        self.cache.can_resume_at(len)
+    }
+
+    /// Room for a snapshot, or `None` where the session can go back anywhere without one.
+    pub(crate) fn blank_snapshot(&self) -> Result<Option<Snapshot>> {
+        self.cache.blank_snapshot()
+    }
+
+    /// Makes `into` a snapshot of the text so far.
+    pub(crate) fn snapshot(&self, into: &mut Snapshot) -> Result<()> {
+        self.check_usable()?;
+        self.cache.snapshot(self.tokens.len(), into);
+        Ok(())
+    }
+
+    /// Cuts the text to its first `s.len` tokens, which must be those that were there when the snapshot was made.
+    pub(crate) fn restore(&mut self, s: &Snapshot) -> Result<()> {
+        self.check_usable()?;
+        debug_assert!(s.len <= self.tokens.len());
+        self.cache.restore(s);
+        self.tokens.truncate(s.len);
         self.has_logits = false;
         Ok(())
     }

@@ -272,43 +272,39 @@ impl KvCache {
         }
     }
 
-    /// Copies what the windows need to go on from position `len`, which the cache has reached. `into` is reused
-    /// where it is given.
-    pub(crate) fn snapshot(&self, len: usize, into: Option<Snapshot>) -> Result<Snapshot> {
-        let mut s = into.unwrap_or(Snapshot { len: 0, oldest: 0, data: Vec::new() });
-        s.data.clear();
-        s.len = len;
-        s.oldest = self.oldest();
-        if let Some(r) = self.ring
-            && !r.whole
-        {
-            s.oldest = r.oldest.max((len + 1).saturating_sub(r.window));
-            let row = self.ty.row_bytes(self.head_dim);
-            let windowed = self.layers.iter().filter(|l| l.windowed).count();
-            let bytes = windowed * 2 * self.n_kv_heads * (len - s.oldest) * row;
-            s.data
-                .try_reserve(bytes)
-                .map_err(|_| Error::OutOfMemory { what: "a snapshot of the sliding windows", bytes })?;
-            let oldest = s.oldest;
-            for l in self.layers.iter().filter(|l| l.windowed) {
-                for buffer in [&l.keys, &l.values] {
-                    for (at, n) in row_spans(self.n_kv_heads, l.slots, oldest..len) {
-                        s.data.extend_from_slice(&buffer.bytes()[at * row..(at + n) * row]);
-                    }
+    /// Room for a snapshot, or `None` where nothing is ever overwritten.
+    pub(crate) fn blank_snapshot(&self) -> Result<Option<Snapshot>> {
+        let Some(r) = self.ring.filter(|r| !r.whole) else { return Ok(None) };
+        let layers = self.layers.iter().filter(|l| l.windowed).count();
+        let bytes = layers * r.window * self.position_bytes();
+        let mut data = Vec::new();
+        data.try_reserve_exact(bytes)
+            .map_err(|_| Error::OutOfMemory { what: "a snapshot of the sliding windows", bytes })?;
+        Ok(Some(Snapshot { len: 0, oldest: 0, data }))
+    }
+
+    /// Copies what the windows need to go on from position `len`, which the cache has reached.
+    pub(crate) fn snapshot(&self, len: usize, into: &mut Snapshot) {
+        let Some(r) = self.ring.filter(|r| !r.whole) else { return };
+        into.data.clear();
+        into.len = len;
+        into.oldest = r.oldest.max((len + 1).saturating_sub(r.window));
+        let row = self.ty.row_bytes(self.head_dim);
+        for l in self.layers.iter().filter(|l| l.windowed) {
+            for buffer in [&l.keys, &l.values] {
+                for (at, n) in row_spans(self.n_kv_heads, l.slots, into.oldest..len) {
+                    // Room for a whole window was taken at the beginning.
+                    into.data.extend_from_slice(&buffer.bytes()[at * row..(at + n) * row]);
                 }
             }
         }
-        Ok(s)
     }
 
     /// Goes back to a snapshot: the full layers' rows before it must be those that were there when it was made.
     pub(crate) fn restore(&mut self, s: &Snapshot) {
-        let Some(r) = self.ring.as_mut() else { return };
+        let Some(r) = self.ring.as_mut().filter(|r| !r.whole) else { return };
         let slots = r.slots;
         r.oldest = s.oldest;
-        if r.whole {
-            return;
-        }
         let row = self.ty.row_bytes(self.head_dim);
         let mut data = &s.data[..];
         for l in self.layers.iter_mut().filter(|l| l.windowed) {
