@@ -118,6 +118,7 @@ impl Session {
     /// As [`Self::prefill`], and [`Error::Cancelled`].
     pub fn prefill_with(&mut self, ids: &[u32], cancel: Option<&CancelToken>) -> Result<()> {
         self.check_prompt(ids)?;
+        self.make_scratch_for(ids.len())?;
         let batches = ids.len().div_ceil(self.shape.batch);
         for (i, tokens) in ids.chunks(self.shape.batch).enumerate() {
             self.forward(tokens, self.arithmetic(Arithmetic::Prefill), i + 1 == batches, cancel)?;
@@ -159,6 +160,7 @@ impl Session {
         mut each: impl FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
         self.check_prompt(ids)?;
+        self.make_scratch_for(ids.len())?;
         let vocab = self.model.config().vocab;
         let arithmetic = self.arithmetic(Arithmetic::Prefill);
         let mut logits = crate::error::try_vec(MAX_LOGIT_ROWS * vocab, 0f32, "rows of logits")?;
@@ -298,6 +300,39 @@ impl Session {
         other.has_logits = self.has_logits;
         other.rng = self.rng;
         Ok(other)
+    }
+
+    /// Gives back memory that can be had again: the buffers of large batches, and rows of the KV cache beyond the
+    /// text. For when the system says that memory is short. The text stays as it is, and so do the logits.
+    ///
+    /// Steps go on without an allocation. The next prompt of more than 16 tokens takes the buffers again, and that
+    /// may fail with [`Error::OutOfMemory`].
+    pub fn trim(&mut self) {
+        if self.broken.is_some() {
+            return;
+        }
+        self.cache.trim(self.tokens.len());
+        if self.scratch.batch > MAX_LOGIT_ROWS {
+            // Where there is not even memory for small ones, there is no getting less.
+            let _ = self.make_scratch(MAX_LOGIT_ROWS);
+        }
+    }
+
+    /// Takes again what [`Self::trim`] gave back, where a prompt of so many tokens needs it.
+    fn make_scratch_for(&mut self, tokens: usize) -> Result<()> {
+        if tokens.min(self.shape.batch) > self.scratch.batch {
+            self.make_scratch(self.shape.batch)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn make_scratch(&mut self, batch: usize) -> Result<()> {
+        let m = &*self.model.0;
+        let mut new = Scratch::new(&m.config, &m.weights.needs(self.options.exact), batch, m.team.threads())?;
+        std::mem::swap(&mut new.logits, &mut self.scratch.logits);
+        self.scratch = new;
+        Ok(())
     }
 
     /// The arithmetic asked for, unless the session is an exact one.

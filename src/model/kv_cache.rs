@@ -156,6 +156,8 @@ pub(crate) struct KvCache {
     head_dim: usize,
     /// What windowed layers remember, when there are any.
     ring: Option<Ring>,
+    /// Rows were written up to this position (exclusive) since the buffers were made.
+    reached: usize,
     layers: Vec<Layer>,
 }
 
@@ -237,7 +239,7 @@ impl KvCache {
                 values: Buffer::new(shape.ty, values, c.head_dim)?,
             });
         }
-        Ok(KvCache { ty: shape.ty, n_kv_heads: c.n_kv_heads, head_dim: c.head_dim, ring, layers })
+        Ok(KvCache { ty: shape.ty, n_kv_heads: c.n_kv_heads, head_dim: c.head_dim, ring, reached: 0, layers })
     }
 
     /// Shares it for a pass.
@@ -247,6 +249,7 @@ impl KvCache {
 
     /// To be called before rows up to position `end` (exclusive) are written: what the rings then no longer hold.
     pub(crate) fn will_write(&mut self, end: usize) {
+        self.reached = self.reached.max(end);
         if let Some(r) = &mut self.ring {
             r.oldest = r.oldest.max(end.saturating_sub(r.slots));
         }
@@ -384,9 +387,36 @@ impl KvCache {
         self.ring.map_or(0, |r| r.oldest)
     }
 
+    /// Gives back the memory of rows that a text of `len` tokens does not hold, a buffer at a time: those cut off a
+    /// longer one. Where memory for the exchange cannot be had, a buffer stays.
+    pub(crate) fn trim(&mut self, len: usize) {
+        if len >= self.reached {
+            return;
+        }
+        let (ty, heads, head_dim) = (self.ty, self.n_kv_heads, self.head_dim);
+        let row = ty.row_bytes(head_dim);
+        for layer in 0..self.layers.len() {
+            let held = self.held(layer, len);
+            let l = &mut self.layers[layer];
+            if held.len() >= self.reached.min(l.slots) {
+                continue;
+            }
+            for buffer in [&mut l.keys, &mut l.values] {
+                let Ok(mut new) = Buffer::new(ty, heads * l.slots * head_dim, head_dim) else { return };
+                for (at, n) in row_spans(heads, l.slots, held.clone()) {
+                    let bytes = at * row..(at + n) * row;
+                    new.bytes_mut()[bytes.clone()].copy_from_slice(&buffer.bytes()[bytes]);
+                }
+                *buffer = new;
+            }
+        }
+        self.reached = len;
+    }
+
     /// Copies everything.
     pub(crate) fn copy_from(&mut self, other: &KvCache) {
         self.ring = other.ring;
+        self.reached = other.reached;
         for (to, from) in self.layers.iter_mut().zip(&other.layers) {
             to.keys.bytes_mut().copy_from_slice(from.keys.bytes());
             to.values.bytes_mut().copy_from_slice(from.values.bytes());
