@@ -97,3 +97,8 @@ pub use tokenizer::{
 pub mod internals {
     pub use crate::kernels::{ActsMut, Kernels, KvRows, Rows};
 }
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
