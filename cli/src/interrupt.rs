@@ -27,3 +27,8 @@ pub fn token() -> CancelToken {
     *CURRENT.lock().unwrap_or_else(|e| e.into_inner()) = Some(token.clone());
     token
 }
+
+/// Nothing is under way: Ctrl-C ends the program.
+pub fn idle() {
+    *CURRENT.lock().unwrap_or_else(|e| e.into_inner()) = None;
+}

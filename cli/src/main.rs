@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod chat;
 mod failure;
 mod info;
 mod input;
@@ -30,6 +31,8 @@ use failure::Result;
 enum Command {
     /// Go on with a text
     Run(run::Args),
+    /// Talk with a model, turn by turn
+    Chat(chat::Args),
     /// Show what a model file holds, and the memory that it will take
     Info(info::Args),
     /// Print the ids of a text
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result {
     match command {
         Command::Run(args) => run::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::Info(args) => info::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args),

@@ -29,11 +29,11 @@ const DEFAULT_TOKENS: usize = 128;
 
 /// Prints what comes after the prompt, as it comes.
 pub fn run(args: &Args) -> Result {
-    let cancel = interrupt::token();
     let prompt = input::utf8(args.prompt.as_deref(), "prompt")?;
     if prompt.is_empty() {
         return Err(carat::Error::EmptyPrompt.into());
     }
+    let cancel = interrupt::token();
     let model = args.model.open(&cancel)?;
     let tokenizer = model.tokenizer()?;
     let ids = if args.chat {

@@ -26,11 +26,11 @@ pub struct Args {
 /// Prints a line for each token: its id, the natural logarithm of its probability, how many tokens were likelier, and
 /// its text. The mean and the perplexity go to standard error.
 pub fn run(args: &Args) -> Result {
-    let cancel = interrupt::token();
     let text = match args.ids {
         Some(_) => None,
         None => Some(input::utf8(args.text.as_deref(), "text")?),
     };
+    let cancel = interrupt::token();
     let model = args.model.open(&cancel)?;
     let tokenizer = model.tokenizer()?;
     let ids = match (&args.ids, text) {

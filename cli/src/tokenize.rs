@@ -34,8 +34,8 @@ enum EngineName {
 
 /// Prints the ids on one line, without a beginning-of-sequence token.
 pub fn run(args: &Args) -> Result {
-    let cancel = interrupt::token();
     let text = input::text(args.text.as_deref(), "text")?;
+    let cancel = interrupt::token();
     let path = match &args.model {
         Some(path) => path.clone(),
         None => pull::default_model(&cancel)?,

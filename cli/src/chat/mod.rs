@@ -1,0 +1,199 @@
+//! `carat chat`: a conversation in a terminal, or with what a pipe says line by line.
+
+mod lines;
+mod saved;
+
+use carat::chat::{Role, Turn};
+use carat::{ContextPolicy, Conversation, ErrorKind, FinishReason, Model, Reply, Session, SessionOptions};
+
+use crate::args::{ModelArgs, SamplingArgs, SessionArgs};
+use crate::failure::{Failure, Result};
+use crate::interrupt;
+use crate::output::Stream;
+use crate::run::describe;
+use lines::Lines;
+
+/// Arguments of `carat chat`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the model is told before the first turn
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Forget the oldest turns when the context is full, instead of stopping
+    #[arg(long)]
+    drop_oldest: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+const HELP: &str = "\
+/reset            forget the conversation, but for the system's text
+/regenerate       answer the last question again
+/system [TEXT]    show, or change, what the model is told before the first turn
+/save FILE        save the conversation
+/load FILE        go on with one that was saved
+/quit, Ctrl-D     leave
+Ctrl-C            stop an answer";
+
+/// Asks and answers until there is no more input.
+pub fn run(args: &Args) -> Result {
+    let model = args.model.open(&interrupt::token())?;
+    let options = args.session.options();
+    let conversation = Conversation::new(Session::new(&model, options.clone())?, args.system.as_deref())?;
+    let mut chat = Chat { args, model: &model, options, conversation, restored: Vec::new() };
+    chat.conversation.set_context_policy(chat.policy());
+    interrupt::idle();
+    let mut lines = Lines::new()?;
+    if lines.is_interactive() {
+        eprintln!("Ctrl-C stops an answer, Ctrl-D leaves, /help tells more.");
+    }
+    while let Some(line) = lines.next()? {
+        let line = line.trim();
+        let done = match line.split_once(char::is_whitespace).map_or((line, ""), |(c, rest)| (c, rest.trim()))
+        {
+            ("", _) => Ok(()),
+            ("/quit" | "/exit", _) => return Ok(()),
+            ("/help", _) => {
+                eprintln!("{HELP}");
+                Ok(())
+            }
+            ("/reset", "") => {
+                chat.reset();
+                Ok(())
+            }
+            ("/regenerate", "") => chat.regenerate(),
+            ("/system", text) => chat.system(text),
+            ("/save", path) if !path.is_empty() => chat.save(path),
+            ("/load", path) if !path.is_empty() => chat.load(path),
+            (command, _) if command.starts_with('/') => {
+                eprintln!("carat: {command}: no such command, or not used so:\n{HELP}");
+                Ok(())
+            }
+            _ => chat.say(line),
+        };
+        interrupt::idle();
+        match done {
+            // What was asked cannot be done, but something else can.
+            Err(Failure::Carat(e)) if matches!(e.kind(), ErrorKind::Usage | ErrorKind::File) => {
+                eprintln!("carat: {e}");
+            }
+            Err(Failure::Cancelled) => eprintln!("carat: cancelled"),
+            Err(Failure::Usage(message)) => eprintln!("carat: {message}"),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+struct Chat<'a> {
+    args: &'a Args,
+    model: &'a Model,
+    options: SessionOptions,
+    conversation: Conversation,
+    /// Questions and answers of a saved conversation that was loaded and has not been gone on with.
+    restored: Vec<(String, String)>,
+}
+
+impl Chat<'_> {
+    fn policy(&self) -> ContextPolicy {
+        if self.args.drop_oldest { ContextPolicy::DropOldest } else { ContextPolicy::Stop }
+    }
+
+    fn say(&mut self, text: &str) -> Result {
+        let restored = self.restored.clone();
+        self.answer(&restored, Some(text))
+    }
+
+    fn regenerate(&mut self) -> Result {
+        match self.restored.clone().split_last() {
+            Some(((question, _), before)) => self.answer(before, Some(question)),
+            None => self.answer(&[], None),
+        }
+    }
+
+    /// Prints an answer to a question after restored turns, or another to the last question.
+    fn answer(&mut self, restored: &[(String, String)], question: Option<&str>) -> Result {
+        let cancel = interrupt::token();
+        let options = self.args.sampling.options(usize::MAX, &cancel);
+        let mut out = Stream::new();
+        let mut write = |piece: carat::Piece<'_>| out.write(piece.text);
+        let reply = match question {
+            None => self.conversation.regenerate(&options, &mut write)?,
+            // Restored turns are given whole; the session knows how far it holds them.
+            Some(question) if !self.restored.is_empty() => {
+                let mut turns = Vec::new();
+                for (question, answer) in restored {
+                    turns.push(Turn::new(Role::User, question));
+                    turns.push(Turn::new(Role::Model, answer));
+                }
+                turns.push(Turn::new(Role::User, question));
+                self.conversation.respond(&turns, &options, &mut write)?
+            }
+            Some(question) => self.conversation.send(question, &options, &mut write)?,
+        };
+        self.restored.clear();
+        out.finish()?;
+        self.tell(&reply);
+        Ok(())
+    }
+
+    fn tell(&self, reply: &Reply) {
+        if !reply.dropped.is_empty() {
+            eprintln!("carat: the context was full: the oldest {} turns are forgotten", reply.dropped.len());
+        }
+        match reply.summary.reason {
+            FinishReason::ContextFull => eprintln!(
+                "carat: the context of {} tokens is full: /reset, or begin again with a larger one (-c)",
+                self.conversation.session().context()
+            ),
+            FinishReason::Cancelled => eprintln!("carat: stopped"),
+            _ => {}
+        }
+        if self.args.model.verbose {
+            eprintln!("carat: {}", describe(&reply.summary));
+        }
+    }
+
+    fn reset(&mut self) {
+        self.restored.clear();
+        self.conversation.reset();
+    }
+
+    fn system(&mut self, text: &str) -> Result {
+        if text.is_empty() {
+            eprintln!("{}", self.conversation.system().unwrap_or("(nothing)"));
+            return Ok(());
+        }
+        if !self.restored.is_empty() {
+            return Err(Failure::Usage("go on with the loaded conversation, or /reset it, first".into()));
+        }
+        Ok(self.conversation.set_system(Some(text))?)
+    }
+
+    fn save(&mut self, path: &str) -> Result {
+        let session = self.conversation.session();
+        let current = self.restored.is_empty();
+        // After a reset the session still holds what went before.
+        if session.is_empty() || (current && !self.conversation.tokens().starts_with(session.tokens())) {
+            return Err(Failure::Usage("there is nothing to save yet".into()));
+        }
+        session.save(path, Some(&interrupt::token()))?;
+        eprintln!("carat: saved {} tokens to {path}", session.len());
+        Ok(())
+    }
+
+    fn load(&mut self, path: &str) -> Result {
+        let session = Session::load(self.model, self.options.clone(), path, Some(&interrupt::token()))?;
+        let restored = saved::turns(self.model.tokenizer()?, session.tokens())?;
+        // The system's text is part of the first turn that was saved.
+        self.conversation = Conversation::new(session, None)?;
+        self.conversation.set_context_policy(self.policy());
+        self.restored = restored;
+        eprintln!("carat: loaded {} questions and answers", self.restored.len());
+        Ok(())
+    }
+}
