@@ -8,7 +8,9 @@ use common::{carat, data, with_input};
 
 fn chat() -> Command {
     let mut c = carat();
-    c.args(["chat", "--temp", "0", "-n", "12", "-c", "256", "-m"]).arg(data("tiny-gemma3.gguf"));
+    // The same words each time, but not the same word again and again.
+    c.args(["chat", "--temp", "3", "--top-k", "0", "--top-p", "1", "--seed", "5"]);
+    c.args(["-n", "12", "-c", "256", "-m"]).arg(data("tiny-gemma3.gguf"));
     c
 }
 

@@ -93,6 +93,17 @@ impl Conversation {
         })
     }
 
+    /// Goes on with the conversation whose tokens a session holds, such as one that was saved and loaded
+    /// ([`Session::save`], [`Session::load`]). All ids stay what they are. A system's text is part of the first
+    /// question then. A last question without an answer is left out.
+    ///
+    /// # Errors
+    /// [`Error::Chat`] where the tokens are not a conversation, and as [`Self::new`].
+    pub fn resume(session: Session) -> Result<Conversation> {
+        let transcript = Transcript::read(session.model().tokenizer()?, session.tokens())?;
+        Ok(Conversation { transcript, ..Conversation::new(session, None)? })
+    }
+
     /// What to do when the context is full. [`ContextPolicy::Stop`] unless set.
     pub fn set_context_policy(&mut self, policy: ContextPolicy) {
         self.policy = policy;

@@ -1,9 +1,7 @@
 //! `carat chat`: a conversation in a terminal, or with what a pipe says line by line.
 
 mod lines;
-mod saved;
 
-use carat::chat::{Role, Turn};
 use carat::{ContextPolicy, Conversation, ErrorKind, FinishReason, Model, Reply, Session, SessionOptions};
 
 use crate::args::{ModelArgs, SamplingArgs, SessionArgs};
@@ -44,7 +42,7 @@ pub fn run(args: &Args) -> Result {
     let model = args.model.open(&interrupt::token())?;
     let options = args.session.options();
     let conversation = Conversation::new(Session::new(&model, options.clone())?, args.system.as_deref())?;
-    let mut chat = Chat { args, model: &model, options, conversation, restored: Vec::new() };
+    let mut chat = Chat { args, model: &model, options, conversation };
     chat.conversation.set_context_policy(chat.policy());
     interrupt::idle();
     let mut lines = Lines::new()?;
@@ -62,10 +60,10 @@ pub fn run(args: &Args) -> Result {
                 Ok(())
             }
             ("/reset", "") => {
-                chat.reset();
+                chat.conversation.reset();
                 Ok(())
             }
-            ("/regenerate", "") => chat.regenerate(),
+            ("/regenerate", "") => chat.answer(None),
             ("/system", text) => chat.system(text),
             ("/save", path) if !path.is_empty() => chat.save(path),
             ("/load", path) if !path.is_empty() => chat.load(path),
@@ -73,7 +71,7 @@ pub fn run(args: &Args) -> Result {
                 eprintln!("carat: {command}: no such command, or not used so:\n{HELP}");
                 Ok(())
             }
-            _ => chat.say(line),
+            _ => chat.answer(Some(line)),
         };
         interrupt::idle();
         match done {
@@ -94,8 +92,6 @@ struct Chat<'a> {
     model: &'a Model,
     options: SessionOptions,
     conversation: Conversation,
-    /// Questions and answers of a saved conversation that was loaded and has not been gone on with.
-    restored: Vec<(String, String)>,
 }
 
 impl Chat<'_> {
@@ -103,39 +99,16 @@ impl Chat<'_> {
         if self.args.drop_oldest { ContextPolicy::DropOldest } else { ContextPolicy::Stop }
     }
 
-    fn say(&mut self, text: &str) -> Result {
-        let restored = self.restored.clone();
-        self.answer(&restored, Some(text))
-    }
-
-    fn regenerate(&mut self) -> Result {
-        match self.restored.clone().split_last() {
-            Some(((question, _), before)) => self.answer(before, Some(question)),
-            None => self.answer(&[], None),
-        }
-    }
-
-    /// Prints an answer to a question after restored turns, or another to the last question.
-    fn answer(&mut self, restored: &[(String, String)], question: Option<&str>) -> Result {
+    /// Prints an answer to a question, or another to the last one.
+    fn answer(&mut self, question: Option<&str>) -> Result {
         let cancel = interrupt::token();
         let options = self.args.sampling.options(usize::MAX, &cancel);
         let mut out = Stream::new();
-        let mut write = |piece: carat::Piece<'_>| out.write(piece.text);
+        let write = |piece: carat::Piece<'_>| out.write(piece.text);
         let reply = match question {
-            None => self.conversation.regenerate(&options, &mut write)?,
-            // Restored turns are given whole; the session knows how far it holds them.
-            Some(question) if !self.restored.is_empty() => {
-                let mut turns = Vec::new();
-                for (question, answer) in restored {
-                    turns.push(Turn::new(Role::User, question));
-                    turns.push(Turn::new(Role::Model, answer));
-                }
-                turns.push(Turn::new(Role::User, question));
-                self.conversation.respond(&turns, &options, &mut write)?
-            }
-            Some(question) => self.conversation.send(question, &options, &mut write)?,
+            None => self.conversation.regenerate(&options, write)?,
+            Some(question) => self.conversation.send(question, &options, write)?,
         };
-        self.restored.clear();
         out.finish()?;
         self.tell(&reply);
         Ok(())
@@ -158,27 +131,18 @@ impl Chat<'_> {
         }
     }
 
-    fn reset(&mut self) {
-        self.restored.clear();
-        self.conversation.reset();
-    }
-
     fn system(&mut self, text: &str) -> Result {
         if text.is_empty() {
             eprintln!("{}", self.conversation.system().unwrap_or("(nothing)"));
             return Ok(());
-        }
-        if !self.restored.is_empty() {
-            return Err(Failure::Usage("go on with the loaded conversation, or /reset it, first".into()));
         }
         Ok(self.conversation.set_system(Some(text))?)
     }
 
     fn save(&mut self, path: &str) -> Result {
         let session = self.conversation.session();
-        let current = self.restored.is_empty();
         // After a reset the session still holds what went before.
-        if session.is_empty() || (current && !self.conversation.tokens().starts_with(session.tokens())) {
+        if session.is_empty() || !self.conversation.tokens().starts_with(session.tokens()) {
             return Err(Failure::Usage("there is nothing to save yet".into()));
         }
         session.save(path, Some(&interrupt::token()))?;
@@ -188,12 +152,10 @@ impl Chat<'_> {
 
     fn load(&mut self, path: &str) -> Result {
         let session = Session::load(self.model, self.options.clone(), path, Some(&interrupt::token()))?;
-        let restored = saved::turns(self.model.tokenizer()?, session.tokens())?;
         // The system's text is part of the first turn that was saved.
-        self.conversation = Conversation::new(session, None)?;
+        self.conversation = Conversation::resume(session)?;
         self.conversation.set_context_policy(self.policy());
-        self.restored = restored;
-        eprintln!("carat: loaded {} questions and answers", self.restored.len());
+        eprintln!("carat: loaded {} questions and answers", self.conversation.turns().count() / 2);
         Ok(())
     }
 }
