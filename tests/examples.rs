@@ -65,8 +65,20 @@ fn tokenize_prints_a_token_a_line() {
 }
 
 #[test]
+fn chat_reuses_what_was_said() {
+    let output = example("chat", &[&tiny(), "Hello", "And then?"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("> Hello\n") && text.contains("\n> And then?\n"), "{text}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].contains(" 0 reused") && !lines[1].contains(" 0 reused"), "{said}");
+}
+
+#[test]
 fn examples_say_how_to_use_them() {
-    for name in ["generate", "score", "tokenize"] {
+    for name in ["chat", "generate", "score", "tokenize"] {
         let output = example(name, &[]);
         assert!(!output.status.success());
         assert!(String::from_utf8_lossy(&output.stderr).contains("usage"), "{name}");
