@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-COLUMNS = 110
+COLUMNS = 148
 CHAR, LINE, PAD, BAR = 8.4, 19, 16, 30
 
 
