@@ -185,28 +185,32 @@ impl Session {
             if tokenizer.is_end_of_generation(token) && !options.ignore_end {
                 break FinishReason::EndOfTurn;
             }
-            let log_prob = top.of(&kernels, self.logits().unwrap_or_default(), token);
+            let log_prob = top.of(&kernels, self.logits().unwrap_or_default(), pieces, token);
             summary.generated_tokens += 1;
             text.clear();
             let verdict = stops.push(decoder.push(token)?, &mut text);
             let piece = Piece { text: &text, token: Some(token), log_prob, top: &top.top };
             let flow = on_piece(piece);
+            let ended = match (verdict, flow) {
+                (Verdict::Stop(i), _) => Some(FinishReason::Stop(i)),
+                (_, ControlFlow::Break(())) => Some(FinishReason::Callback),
+                _ => None,
+            };
             if self.len() == self.context() {
-                match make_room(self) {
+                // No room is made for a text that has ended.
+                match ended.map_or_else(|| make_room(self), |_| Ok(false)) {
                     Ok(true) => {}
-                    Ok(false) => break FinishReason::ContextFull,
+                    Ok(false) => break ended.unwrap_or(FinishReason::ContextFull),
                     Err(Error::Cancelled) => break FinishReason::Cancelled,
                     Err(e) => return Err(e),
                 }
             }
             match self.step_with(token, cancel) {
-                Err(Error::Cancelled) => break FinishReason::Cancelled,
+                Err(Error::Cancelled) => break ended.unwrap_or(FinishReason::Cancelled),
                 other => other?,
             };
-            match (verdict, flow) {
-                (Verdict::Stop(i), _) => break FinishReason::Stop(i),
-                (_, ControlFlow::Break(())) => break FinishReason::Callback,
-                _ => {}
+            if let Some(reason) = ended {
+                break reason;
             }
         };
         // What was held back is text after all, unless a stop string or the caller ended it.

@@ -407,14 +407,15 @@ impl TopLogProbs {
         Ok(TopLogProbs { candidates: Vec::with_capacity(room), top: Vec::with_capacity(n), n })
     }
 
-    /// Fills `top` from the logits, and returns the log-probability of `token`.
-    pub(crate) fn of(&mut self, k: &Kernels, logits: &[f32], token: u32) -> Option<f32> {
+    /// Fills `top` from the logits of the ids before `pieces`, which are those that have a piece, and returns the
+    /// log-probability of `token`.
+    pub(crate) fn of(&mut self, k: &Kernels, logits: &[f32], pieces: usize, token: u32) -> Option<f32> {
         if self.n == 0 {
             return None;
         }
         let max = k.max(logits);
         let log_sum = max + k.sum_exp(logits, max).ln();
-        likeliest(logits, self.n, &mut self.candidates);
+        likeliest(&logits[..pieces.min(logits.len())], self.n, &mut self.candidates);
         self.candidates.sort_unstable_by(Candidate::order);
         self.top.clear();
         self.top.extend(
@@ -602,6 +603,11 @@ mod tests {
         let k = Kernels::new(Isa::Scalar).unwrap();
         let mut s = sampler(SamplingOptions::greedy(), 3);
         assert_eq!(s.sample(&k, &[], &[0.0, 1.0, 9.0], 2, None).unwrap(), 1);
+        // Nor are they among the likeliest, though their share of the probability is theirs.
+        let mut top = TopLogProbs::new(3).unwrap();
+        let own = top.of(&k, &[0.0, 1.0, 9.0], 2, 1).unwrap();
+        assert_eq!(top.top.iter().map(|t| t.token).collect::<Vec<_>>(), [1, 0]);
+        assert!((own - (1.0 - 9.0)).abs() < 1e-3, "{own}");
         let e = s.sample(&k, &[7, 8], &[0.0, f32::NAN, 9.0], 3, None);
         assert!(matches!(e, Err(Error::NanLogits { token: 1, position: 2 })));
     }

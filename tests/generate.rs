@@ -249,3 +249,39 @@ fn another_thread_cancels_between_two_tokens() {
     let (tokens, _, summary) = run(&mut s, &ids(50), &o);
     assert_eq!((tokens.len(), summary.reason, summary.prompt_tokens), (0, FinishReason::Cancelled, 0));
 }
+
+#[test]
+fn a_text_that_ends_with_its_last_token_says_why_and_the_callback_is_left_alone() {
+    let model = tiny("tiny-gemma3", 1);
+    let (_, texts, summary) = run(&mut session(&model, 40, 16), &ids(30), &sampled(3, 60));
+    assert_eq!((summary.reason, summary.generated_tokens), (FinishReason::ContextFull, 11));
+    // Up to a stop string that only the last token completes, for which there is no room.
+    let whole = texts.concat();
+    let tail: String = whole.chars().skip(whole.chars().count() - 3).collect();
+    assert_eq!(whole.find(&tail), Some(whole.len() - tail.len()));
+    let mut o = sampled(3, 60);
+    o.stop = vec![tail.clone()];
+    let (_, texts, summary) = run(&mut session(&model, 40, 16), &ids(30), &o);
+    assert_eq!((summary.reason, summary.generated_tokens), (FinishReason::Stop(0), 11));
+    assert_eq!(texts.concat(), whole[..whole.len() - tail.len()]);
+
+    // The caller stops there, or cancels as well, while text is held back: it hears no more of it.
+    o.stop = vec![tail + "and more"];
+    for (context, cancels) in [(40, false), (256, true)] {
+        o.cancel = Some(CancelToken::new());
+        let mut calls = 0;
+        let summary = session(&model, context, 16)
+            .generate(&ids(30), &o, |_| {
+                calls += 1;
+                if calls < 11 {
+                    return ControlFlow::Continue(());
+                }
+                if cancels {
+                    o.cancel.as_ref().unwrap().cancel();
+                }
+                ControlFlow::Break(())
+            })
+            .unwrap();
+        assert_eq!((summary.reason, calls), (FinishReason::Callback, 11), "context {context}");
+    }
+}
