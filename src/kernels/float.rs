@@ -3,7 +3,7 @@
 //! Each algorithm is written once, over [`Simd`] (in `elementwise.rs` and `matrix.rs`), and instantiated here for
 //! each instruction set.
 
-use half::{bf16, f16};
+use half::f16;
 
 use super::simd::Portable;
 use super::{ActsMut, BLOCK, Kernels, MAX_STEP_ROWS, Plain, Rows, elementwise, matrix};
@@ -194,6 +194,7 @@ impl Kernels {
         unsafe { (self.0.float.sum_exp)(x, max) }
     }
 
+    #[cfg(any(test, feature = "bench"))]
     /// Half precision to single.
     pub fn f16_to_f32(&self, x: &[f16], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
@@ -201,8 +202,9 @@ impl Kernels {
         unsafe { (self.0.float.to_f32)(DType::F16, bytes(x), out) }
     }
 
+    #[cfg(any(test, feature = "bench"))]
     /// bfloat16 to single precision.
-    pub fn bf16_to_f32(&self, x: &[bf16], out: &mut [f32]) {
+    pub fn bf16_to_f32(&self, x: &[half::bf16], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
         // SAFETY: as above.
         unsafe { (self.0.float.to_f32)(DType::BF16, bytes(x), out) }
@@ -215,6 +217,7 @@ impl Kernels {
         unsafe { (self.0.float.f32_to_f16)(x, out) }
     }
 
+    #[cfg(any(test, feature = "bench"))]
     /// Rows of F32, F16 or BF16 as they lie in a file, to f32: `out` [rows.len(), rows.cols].
     pub fn rows_to_f32(&self, rows: Rows<'_>, out: &mut [f32]) {
         rows.check();

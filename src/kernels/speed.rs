@@ -88,7 +88,7 @@ impl Inputs {
 
 /// Bytes whose scales are ordinary numbers, whatever the type.
 fn weights(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 37 >> 3) as u8 & 0x3f).collect()
+    (0..len).map(|i| ((i * 37) >> 3) as u8 & 0x3f).collect()
 }
 
 fn claims(rows: Rows<'_>, mut f: impl FnMut(Rows<'_>)) {

@@ -11,7 +11,6 @@ use crate::{DType, Error, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct Matrix {
     pub(crate) ty: DType,
-    pub(crate) rows: usize,
     pub(crate) cols: usize,
     row_bytes: usize,
     tensor: TensorInfo,
@@ -212,7 +211,7 @@ impl Finder<'_> {
             let expected = format!("a multiple of {} for {}", t.dtype().block_len(), t.dtype());
             t.error("row length", expected, cols.to_string())
         })?;
-        Ok(Matrix { ty: t.dtype(), rows, cols, row_bytes, tensor: t.clone() })
+        Ok(Matrix { ty: t.dtype(), cols, row_bytes, tensor: t.clone() })
     }
 
     fn norm(&self, name: &str, n: usize) -> Result<Norm> {

@@ -96,8 +96,6 @@ pub(crate) struct SharedActivations<'a> {
 pub(crate) struct Inputs<'a> {
     /// Rows.
     pub rows: usize,
-    /// Values in each.
-    pub k: usize,
     /// Quantized, if some matrix needs it.
     pub acts: Option<Acts<'a>>,
     /// f32 [rows, k], if some matrix needs it.
@@ -146,7 +144,6 @@ impl<'a> SharedActivations<'a> {
         unsafe {
             Inputs {
                 rows: n,
-                k: self.k,
                 acts: self.needs.quantized.then(|| Acts {
                     rows: n,
                     k: self.k,

@@ -186,8 +186,9 @@ unsafe fn tile<const T: usize, const G: usize, const MINS: bool>(
                     scaled[i][half] =
                         if g == 0 { _mm512_mul_ps(dot, s) } else { _mm512_fmadd_ps(dot, s, scaled[i][half]) };
                     if MINS {
-                        sum[i][half] =
-                            _mm512_fnmadd_ps(m, _mm512_set1_ps(unsafe { (*f).sum[i][g][b] }), sum[i][half]);
+                        // SAFETY: the caller's promise: `f` holds the factors of the tile's rows and blocks.
+                        let of_row = unsafe { (*f).sum[i][g][b] };
+                        sum[i][half] = _mm512_fnmadd_ps(m, _mm512_set1_ps(of_row), sum[i][half]);
                     }
                 }
             }

@@ -165,7 +165,7 @@ unsafe fn run<F: Format, const R: usize, const T: usize>(
             if n % 8 >= 4 {
                 octet::<F, 4, R, T>(&mut w, &mut x, bytes / 2, sums);
             }
-            if n % 4 > 0 {
+            if !n.is_multiple_of(4) {
                 let padded = w.map(|w| Padded::new(w, bytes / 8 * (n % 4)));
                 octet::<F, 4, R, T>(&mut std::array::from_fn(|r| padded[r].0.as_ptr()), &mut x, 0, sums);
             }
@@ -394,7 +394,6 @@ unsafe fn octet<F: Format, const N: usize, const R: usize, const T: usize>(
     bytes: usize,
     sums: &mut [[Sums; T]; R],
 ) {
-    let g = const { Grouping::of(F::TYPE) };
     // SAFETY: the caller's promise.
     unsafe {
         let at = &**x;

@@ -186,7 +186,7 @@ fn transpose(v: &mut [__m512i; LANES]) {
     });
     // Of rows 4 j..4 j + 4, entry 4 j + c is column c of every lane.
     let b: [__m512i; 16] = std::array::from_fn(|i| {
-        let (x, y) = (a[i & !3 | (i % 4) / 2], a[i & !3 | 2 | (i % 4) / 2]);
+        let (x, y) = (a[(i & !3) | ((i % 4) / 2)], a[(i & !3) | 2 | ((i % 4) / 2)]);
         if i % 2 == 0 { _mm512_unpacklo_epi64(x, y) } else { _mm512_unpackhi_epi64(x, y) }
     });
     for c in 0..4 {
