@@ -111,7 +111,7 @@ impl SamplingOptions {
     }
 }
 
-/// Changes the logits before sampling: given the tokens so far and the logits [vocab] of the next.
+/// Changes the logits before sampling: given the tokens so far and the logits `[vocab]` of the next.
 pub type LogitsHook<'a> = dyn FnMut(&[u32], &mut [f32]) + 'a;
 
 /// xoshiro256++ by Blackman and Vigna, seeded through SplitMix64 (<https://prng.di.unimi.it>).
@@ -171,7 +171,7 @@ impl Candidate {
 pub(crate) struct Sampler {
     options: SamplingOptions,
     pub(crate) rng: Rng,
-    /// [vocab], where the options or a hook change logits.
+    /// `[vocab]`, where the options or a hook change logits.
     logits: Vec<f32>,
     candidates: Vec<Candidate>,
     /// The tokens that the penalties look at, sorted.
@@ -211,7 +211,7 @@ impl Sampler {
         })
     }
 
-    /// The next token of a text whose tokens so far are `tokens`, by the `logits` [vocab] of the last. Ids from
+    /// The next token of a text whose tokens so far are `tokens`, by the `logits` `[vocab]` of the last. Ids from
     /// `pieces` on have no piece and are never chosen.
     pub(crate) fn sample(
         &mut self,

@@ -96,7 +96,7 @@ impl Session {
         self.shape.context
     }
 
-    /// The logits [vocab] of the token that comes next, where the last call computed them: [`Self::prefill`] and
+    /// The logits `[vocab]` of the token that comes next, where the last call computed them: [`Self::prefill`] and
     /// [`Self::step`] do; after anything else there are none.
     pub fn logits(&self) -> Option<&[f32]> {
         self.has_logits.then_some(&self.scratch.logits[..])
@@ -126,7 +126,7 @@ impl Session {
         Ok(())
     }
 
-    /// Adds one token and returns the logits [vocab] of the next. Nothing is allocated.
+    /// Adds one token and returns the logits `[vocab]` of the next. Nothing is allocated.
     ///
     /// # Errors
     /// [`Error::ContextFull`], [`Error::TokenOutOfRange`].
@@ -148,7 +148,7 @@ impl Session {
         Ok(&self.scratch.logits)
     }
 
-    /// Adds tokens as [`Self::prefill`] does, and hands the logits [vocab] after each of them to `each`, with the
+    /// Adds tokens as [`Self::prefill`] does, and hands the logits `[vocab]` after each of them to `each`, with the
     /// token's index in `ids`.
     ///
     /// # Errors
