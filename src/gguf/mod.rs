@@ -34,6 +34,7 @@ mod writer;
 use std::path::Path;
 
 pub use metadata::{Array, Elements, FromValue, Metadata, Scalar, Strings, Value, ValueType, Values};
+pub(crate) use split::parts_len;
 pub use types::ggml_type_name;
 pub use writer::{Builder, Writer};
 

@@ -54,6 +54,21 @@ pub(super) fn path(first: &Path, part: usize, count: usize) -> Result<PathBuf> {
     }
 }
 
+/// Bytes of all parts of a model, by the name of the first and before any is read; 0 when one is not there.
+pub(crate) fn parts_len(first: &Path) -> u64 {
+    let name = first.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".gguf"));
+    let count = name
+        .and_then(|name| name.rsplit_once("-00001-of-"))
+        .filter(|(_, count)| count.len() == 5)
+        .and_then(|(_, count)| count.parse().ok())
+        .unwrap_or(1);
+    let len = |part| {
+        let path = if part == 0 { first.to_owned() } else { path(first, part, count).ok()? };
+        Some(std::fs::metadata(path).ok()?.len())
+    };
+    (0..count).map(len).sum::<Option<u64>>().unwrap_or(0)
+}
+
 /// Reads a part after the first and checks that it belongs there.
 pub(super) fn read(
     storage: &Storage,

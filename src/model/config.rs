@@ -3,7 +3,7 @@
 //! Read from a GGUF file's metadata as llama.cpp's converter writes it, or Ollama's own.
 
 use super::metadata::Metadata;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Value};
 use crate::{Error, Result};
 
 /// The generation of a model.
@@ -69,6 +69,8 @@ pub struct Config {
     pub rope_factor: f32,
     /// RoPE's base in windowed layers.
     pub rope_base_windowed: f32,
+    /// Positions are divided by it in windowed layers: 1 in Gemma 3, whose windows are not stretched.
+    pub rope_factor_windowed: f32,
     /// Norms after attention and feed-forward too (Gemma 2 and 3).
     pub post_norms: bool,
     /// Norms of queries and keys (Gemma 3).
@@ -80,7 +82,7 @@ const MAX_LAYERS: u64 = 1024;
 const MAX_WIDTH: u64 = 1 << 20;
 const MAX_HEADS: u64 = 1024;
 const MAX_VOCAB: usize = 1 << 24;
-const MAX_CONTEXT: u64 = 1 << 31;
+const MAX_CONTEXT: u64 = 1 << 24;
 
 impl Config {
     /// Positions that a layer sees, where it does not see all.
@@ -93,6 +95,11 @@ impl Config {
         let m = Metadata::new(gguf)?;
         let arch = m.arch();
         let n_layers = m.size("block_count", 1..=MAX_LAYERS)?;
+        if gguf.tensor(&format!("blk.{n_layers}.attn_norm.weight"))?.is_some() {
+            // Running a part of the layers would give nonsense without a word.
+            let expected = format!("all layers: there are tensors of blk.{n_layers}");
+            return Err(m.bad("block_count", &expected, n_layers));
+        }
         let d_model = m.width("embedding_length", MAX_WIDTH)?;
         let d_ff = m.width("feed_forward_length", MAX_WIDTH)?;
         let n_heads = m.size("attention.head_count", 1..=MAX_HEADS)?;
@@ -111,6 +118,8 @@ impl Config {
         }
         let context_length = m.size("context_length", 1..=MAX_CONTEXT)?;
         let vocab = embedding_rows(gguf)?;
+        // The rows count, whatever some writers say, but a file that says 0 is not sound.
+        m.optional_size("vocab_size", 1..=MAX_VOCAB as u64)?;
 
         let gemma2 = arch == Arch::Gemma2;
         let gemma3 = arch == Arch::Gemma3;
@@ -128,36 +137,39 @@ impl Config {
             Arch::Gemma2 => (0..n_layers).map(|l| l % 2 == 0).collect(),
             Arch::Gemma3 => m.window_pattern(n_layers, 6)?,
         };
-        let scaling = m.text("rope.scaling.type")?;
         let default_factor = if gemma3 && context_length >= 131_072 { 8.0 } else { 1.0 };
-        let rope_factor = match scaling {
-            None => m.float(&["rope.scaling.factor"])?.unwrap_or(default_factor),
+        let factor = m.positive(&["rope.scaling.factor"], default_factor)?;
+        let scaling_key = "rope.scaling.type";
+        let rope_factor = match m.text(scaling_key)? {
+            None | Some("linear") => factor,
             Some("none") => 1.0,
-            Some("linear") => m.float(&["rope.scaling.factor"])?.unwrap_or(1.0),
             Some(other) => {
+                let other = Value::from(other);
                 return Err(Error::Unsupported {
                     file: gguf.name().to_string(),
-                    what: format!("rope scaling of type {other:?}"),
+                    what: format!("rope scaling of type {other} ({}.{scaling_key})", arch.name()),
                     supported: "none, linear".into(),
                 });
             }
         };
-        let positive = |key: &str, v: f32| {
-            if v.is_finite() && v > 0.0 { Ok(v) } else { Err(m.bad(key, "a positive number", v)) }
-        };
+        let rope_base =
+            m.positive(&["rope.freq_base", "rope.global.freq_base"], if gemma3 { 1e6 } else { 1e4 })?;
+        // Before Gemma 3 all layers are rotated alike.
+        let (windowed_base, rope_factor_windowed) =
+            if gemma3 { (1e4, 1.0) } else { (rope_base, rope_factor) };
+        let rope_base_windowed =
+            m.positive(&["rope.freq_base_swa", "rope.local.freq_base"], windowed_base)?;
         // No key tells the 27B models, whose queries are scaled by the width per head.
         let per_head = (gemma2 && n_layers == 46) || (gemma3 && n_layers == 62);
         let query_width = if per_head { d_model as f32 / n_heads as f32 } else { head_dim as f32 };
         let softcap = |key: &str, default: Option<f32>| -> Result<Option<f32>> {
-            // 0 means none, as converters write it.
-            match m.float(&[key])?.or(default) {
-                None => Ok(None),
-                Some(0.0) => Ok(None),
-                Some(v) => positive(key, v).map(Some),
+            match m.float(&[key])? {
+                None => Ok(default),
+                // None, as converters write it.
+                Some((_, 0.0)) => Ok(None),
+                Some(_) => m.positive(&[key], 1.0).map(Some),
             }
         };
-        let rms_key = "attention.layer_norm_rms_epsilon";
-        let full = if gemma3 { 1e6 } else { 1e4 };
         Ok(Config {
             arch,
             n_layers,
@@ -168,21 +180,16 @@ impl Config {
             head_dim,
             vocab,
             context_length,
-            rms_eps: positive(rms_key, m.float(&[rms_key])?.unwrap_or(1e-6))?,
+            rms_eps: m.positive(&["attention.layer_norm_rms_epsilon"], 1e-6)?,
             query_scale: 1.0 / query_width.sqrt(),
             attention_softcap: softcap("attn_logit_softcapping", gemma2.then_some(50.0))?,
             final_softcap: softcap("final_logit_softcapping", gemma2.then_some(30.0))?,
             sliding_window,
             windowed,
-            rope_base: positive(
-                "rope.freq_base",
-                m.float(&["rope.freq_base", "rope.global.freq_base"])?.unwrap_or(full),
-            )?,
-            rope_factor: positive("rope.scaling.factor", rope_factor)?,
-            rope_base_windowed: positive(
-                "rope.freq_base_swa",
-                m.float(&["rope.freq_base_swa", "rope.local.freq_base"])?.unwrap_or(1e4),
-            )?,
+            rope_base,
+            rope_factor,
+            rope_base_windowed,
+            rope_factor_windowed,
             post_norms: gemma2 || gemma3,
             qk_norms: gemma3,
         })

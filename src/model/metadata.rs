@@ -16,26 +16,38 @@ pub(crate) struct Metadata<'a> {
 impl<'a> Metadata<'a> {
     /// Refuses what this library does not run.
     pub(crate) fn new(gguf: &'a Gguf) -> Result<Self> {
-        let key = "general.architecture";
-        let name = gguf.metadata().get(key).and_then(|v| v.as_str()).ok_or_else(|| Error::Metadata {
+        let unsupported = |what: String| Error::Unsupported {
             file: gguf.name().to_string(),
-            key: key.into(),
-            expected: "the name of an architecture".into(),
-            found: gguf.metadata().get(key).map_or("nothing".into(), |v| v.to_string()),
-        })?;
+            what,
+            supported: "the text models gemma, gemma2, gemma3".into(),
+        };
+        let key = "general.architecture";
+        let value = gguf.metadata().get(key);
+        let name = value.and_then(|v| v.as_str());
+        // Some of these name the architecture of the model that they belong to.
+        let ty = gguf.metadata().get("general.type").and_then(|v| v.as_str());
+        let other = match (ty, name) {
+            (Some("mmproj"), _) | (_, Some("clip")) => Some("a vision projector"),
+            (Some("adapter"), _) => Some("an adapter (LoRA)"),
+            (Some("imatrix"), _) => Some("an importance matrix"),
+            _ => None,
+        };
+        if let Some(other) = other {
+            let name = value.map_or(String::new(), |name| format!(" (architecture {name})"));
+            return Err(unsupported(format!("{other}{name}")));
+        }
+        let (Some(name), Some(value)) = (name, value) else {
+            return Err(Error::Metadata {
+                file: gguf.name().to_string(),
+                key: key.into(),
+                expected: "the name of an architecture".into(),
+                found: value.map_or("nothing".into(), |v| v.to_string()),
+            });
+        };
         let known = [Arch::Gemma, Arch::Gemma2, Arch::Gemma3];
         let Some(arch) = known.into_iter().find(|a| a.name() == name) else {
-            let projector = name == "clip"
-                || gguf.metadata().get("general.type").is_some_and(|v| v.as_str() == Some("mmproj"));
-            let what = match projector {
-                true => format!("a vision projector (architecture {name:?})"),
-                false => format!("architecture {name:?}"),
-            };
-            return Err(Error::Unsupported {
-                file: gguf.name().to_string(),
-                what,
-                supported: "the text models gemma, gemma2, gemma3".into(),
-            });
+            // As a value, which is quoted, and cut when it is long.
+            return Err(unsupported(format!("architecture {value}")));
         };
         Ok(Metadata { gguf, arch })
     }
@@ -87,17 +99,26 @@ impl<'a> Metadata<'a> {
         if n.is_multiple_of(32) { Ok(n) } else { Err(self.bad(key, "a multiple of 32", n)) }
     }
 
-    /// A finite number under the first of `keys` that is there.
-    pub(crate) fn float(&self, keys: &[&str]) -> Result<Option<f32>> {
-        for key in keys {
+    /// The first of `keys` that is there, and its finite number.
+    pub(crate) fn float<'k>(&self, keys: &[&'k str]) -> Result<Option<(&'k str, f32)>> {
+        for &key in keys {
             if let Some(value) = self.gguf.metadata().get(&self.key(key)) {
                 return match value.as_f64().map(|v| v as f32) {
-                    Some(v) if v.is_finite() => Ok(Some(v)),
+                    Some(v) if v.is_finite() => Ok(Some((key, v))),
                     _ => Err(self.bad(key, "a finite number", value)),
                 };
             }
         }
         Ok(None)
+    }
+
+    /// A positive number under the first of `keys` that is there, else `default`.
+    pub(crate) fn positive(&self, keys: &[&str], default: f32) -> Result<f32> {
+        match self.float(keys)? {
+            None => Ok(default),
+            Some((_, v)) if v > 0.0 => Ok(v),
+            Some((key, v)) => Err(self.bad(key, "a positive number", v)),
+        }
     }
 
     /// A text, where the key is there.

@@ -75,6 +75,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`], and [`Error::InvalidOption`](crate::Error::InvalidOption).
     pub fn plan(path: impl AsRef<Path>, threads: usize, options: &SessionOptions) -> Result<Plan> {
+        open::check_threads(threads)?;
         let gguf = Gguf::open(path)?;
         let config = Config::from_gguf(&gguf)?;
         let weights = Weights::find(&gguf, &config)?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::weights::Weights;
 use super::{Config, Inner, Model, rope_frequencies};
-use crate::gguf::Gguf;
+use crate::gguf::{self, Gguf};
 use crate::kernels::Kernels;
 use crate::parallel::Team;
 use crate::storage::Storage;
@@ -53,7 +53,7 @@ impl<'a> ModelBuilder<'a> {
         self
     }
 
-    /// Told how far opening has come.
+    /// Told how far opening has come: `done` never falls, and ends as the `total`.
     pub fn progress(mut self, progress: impl FnMut(Progress) + 'a) -> Self {
         self.progress = Some(Box::new(progress));
         self
@@ -86,10 +86,20 @@ impl<'a> ModelBuilder<'a> {
     pub fn open(mut self, path: impl AsRef<Path>) -> Result<Model> {
         self.check()?;
         let cancel = self.token();
-        let private = self.private;
-        let gguf = Gguf::open_with(path.as_ref(), &cancel, &mut |path| match private {
-            true => Storage::read(path, &cancel, &mut |done, total| self.report(done, total)),
-            false => Storage::open(path),
+        if !self.private {
+            let gguf = Gguf::open_with(path.as_ref(), &cancel, &mut |path| Storage::open(path))?;
+            return self.finish(gguf);
+        }
+        // What is in memory need not be read ahead.
+        self.preload = false;
+        let total = gguf::parts_len(path.as_ref());
+        let mut before = 0;
+        let gguf = Gguf::open_with(path.as_ref(), &cancel, &mut |path| {
+            let part = Storage::read(path, &cancel, &mut |done, len| {
+                self.report(before + done, total.max(before + len));
+            })?;
+            before += part.as_slice().len() as u64;
+            Ok(part)
         })?;
         self.finish(gguf)
     }
@@ -120,14 +130,7 @@ impl<'a> ModelBuilder<'a> {
         if let Some(cancel) = &self.cancel {
             cancel.check()?;
         }
-        match self.threads {
-            Some(n) if n == 0 || n > MAX_THREADS => Err(Error::InvalidOption {
-                option: "threads",
-                expected: format!("1 to {MAX_THREADS}"),
-                found: n.to_string(),
-            }),
-            _ => Ok(()),
-        }
+        self.threads.map_or(Ok(()), check_threads)
     }
 
     fn finish(mut self, gguf: Gguf) -> Result<Model> {
@@ -144,11 +147,12 @@ impl<'a> ModelBuilder<'a> {
             gguf.read_ahead(&self.token(), &mut |done, total| self.report(done, total))?;
         }
         self.report(total, total);
+        self.token().check()?;
         let threads = self.threads.unwrap_or_else(default_threads);
         Ok(Model(Arc::new(Inner {
             rope_frequencies: [
                 rope_frequencies(config.head_dim, config.rope_base, config.rope_factor),
-                rope_frequencies(config.head_dim, config.rope_base_windowed, 1.0),
+                rope_frequencies(config.head_dim, config.rope_base_windowed, config.rope_factor_windowed),
             ],
             gguf,
             config,
@@ -164,6 +168,18 @@ impl<'a> ModelBuilder<'a> {
 }
 
 const MAX_THREADS: usize = 256;
+
+/// [`Error::InvalidOption`] for a number of threads that cannot be.
+pub(super) fn check_threads(threads: usize) -> Result<()> {
+    if (1..=MAX_THREADS).contains(&threads) {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "threads",
+        expected: format!("1 to {MAX_THREADS}"),
+        found: threads.to_string(),
+    })
+}
 
 /// One for each core within the process's affinity and cgroup quota.
 fn default_threads() -> usize {

@@ -26,7 +26,7 @@ pub struct SessionOptions {
     /// again.
     pub full_history: bool,
     /// Copies of the sliding windows that a [`Conversation`](crate::Conversation) keeps to go back to the start of
-    /// its last turns. 1 unless asked; 0 for none.
+    /// its last turns, at most 64. 1 unless asked; 0 for none.
     pub snapshots: usize,
 }
 
@@ -39,6 +39,7 @@ impl Default for SessionOptions {
 /// Most positions that a session may hold by default.
 const DEFAULT_CONTEXT: usize = 4096;
 const MAX_BATCH: usize = 4096;
+const MAX_SNAPSHOTS: usize = 64;
 
 impl SessionOptions {
     /// The layout for a model, or [`Error::InvalidOption`].
@@ -56,6 +57,13 @@ impl SessionOptions {
                 option: "batch",
                 expected: format!("1 to {MAX_BATCH}"),
                 found: self.batch.to_string(),
+            });
+        }
+        if self.snapshots > MAX_SNAPSHOTS {
+            return Err(Error::InvalidOption {
+                option: "snapshots",
+                expected: format!("0 to {MAX_SNAPSHOTS}"),
+                found: self.snapshots.to_string(),
             });
         }
         Ok(KvShape {

@@ -120,10 +120,12 @@ impl Weights {
             None => embedding.clone(),
         };
         let mut layers = Vec::new();
-        layers
-            .try_reserve_exact(c.n_layers)
-            .map_err(|_| Error::OutOfMemory { what: "the list of layers", bytes: c.n_layers })?;
         for l in 0..c.n_layers {
+            // One by one: the memory taken follows the tensors found, not the number in the metadata.
+            layers.try_reserve(1).map_err(|_| Error::OutOfMemory {
+                what: "the list of layers",
+                bytes: (l + 1) * size_of::<LayerWeights>(),
+            })?;
             let name = |part: &str| format!("blk.{l}.{part}.weight");
             let norm = |part: &str, n: usize| f.norm(&name(part), n);
             let matrix = |part: &str, rows: usize, cols: usize| f.matrix(&name(part), rows, cols);
@@ -216,6 +218,9 @@ impl Finder<'_> {
 
     fn norm(&self, name: &str, n: usize) -> Result<Norm> {
         let t = self.find(name, &[n])?;
+        if !t.dtype().is_float() {
+            return Err(t.error("type", "F32, F16 or BF16, as norms are", t.dtype().name()));
+        }
         if t.dtype() == DType::F32 && as_f32(t.data()).is_some() {
             return Ok(Norm::InFile(t.clone()));
         }
