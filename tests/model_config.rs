@@ -166,7 +166,7 @@ impl Shape {
     /// What a layer sees.
     fn window(&self, layer: usize) -> Option<usize> {
         let windowed = match self.arch {
-            Arch::Gemma2 => layer % 2 == 0,
+            Arch::Gemma2 => layer.is_multiple_of(2),
             Arch::Gemma3 => layer % 6 < 5,
             _ => false,
         };
