@@ -135,6 +135,12 @@ fn regenerating_and_editing_process_the_last_question_only() {
     assert_eq!(edited.prompt_tokens + edited.reused_tokens + 60, c.tokens().len());
     assert_eq!(c.turns().nth(2).unwrap().text, "something else");
     assert_eq!(now(c.session()), replayed(&model, &c));
+    // Nor does giving back memory cost anything: the text is shorter now than it was.
+    let (answer, logits) = (answers(&c), now(c.session()));
+    c.trim();
+    let again = c.regenerate(&exactly(60), quiet).unwrap().summary;
+    assert_eq!(again.reused_tokens, asked.reused_tokens);
+    assert_eq!((answers(&c), now(c.session())), (answer, logits));
 
     // Without snapshots all of it is processed again, with the same result but for the arithmetic.
     let mut c = conversation(256, 16, 0, Some("system"));

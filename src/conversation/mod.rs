@@ -230,6 +230,12 @@ impl Conversation {
         &self.session
     }
 
+    /// Gives back memory that can be had again, as [`Session::trim`] does. Snapshots stay: without them the whole
+    /// conversation might have to be processed again.
+    pub fn trim(&mut self) {
+        self.session.trim();
+    }
+
     /// Gives it back.
     pub fn into_session(self) -> Session {
         self.session
