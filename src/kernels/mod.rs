@@ -455,8 +455,8 @@ impl Kernels {
     /// Adds to `acc` [acts.rows, PANEL] the products of the panel's rows with plane `h` of every row of `acts`,
     /// over `blocks` of K, whose weights are at the start of `panel`.
     ///
-    /// For each output, group by group in order of K: `acc += (scale · d) · (Σ q·h − offset · Σ h)`, then, with
-    /// mins, `acc −= min · sum`.
+    /// For each output, block by block in order of K: `acc += d · Σ scale · (Σ q·h − offset · Σ h)`, and with mins
+    /// `acc −= min · sum`, by the same operations wherever slabs begin and end.
     pub(crate) fn gemm_panel(&self, panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f32]) {
         acts.check();
         panel.check();

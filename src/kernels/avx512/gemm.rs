@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use crate::kernels::{Acts, BLOCK, PANEL, Panel, SLAB};
 
-/// Activation rows of the largest tile: 2 × 6 sums of i32 and as many of f32 fit in registers.
-const TILE: usize = 6;
+/// Activation rows of the largest tile, by groups in a block: 2 × 6 sums of i32 and as many of f32 fit in registers;
+/// with two groups there are sums within the block, too.
+const TILE: [usize; 2] = [6, 4];
 
 /// See [`crate::kernels::Kernels::gemm_panel`].
 ///
@@ -35,7 +36,7 @@ unsafe fn tiles<const G: usize, const MINS: bool>(
     acc: &mut [f32],
 ) {
     // As few tiles as possible, as equal as possible.
-    let count = acts.rows.div_ceil(TILE);
+    let count = acts.rows.div_ceil(TILE[G - 1]);
     let mut t = 0;
     for i in 0..count {
         let end = (i + 1) * acts.rows / count;

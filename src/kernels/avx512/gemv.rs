@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::{Format, OCTET, Padded, Scales, with_format};
 use crate::DType;
@@ -24,6 +25,8 @@ struct Arranged {
 const ROOM: usize = 97;
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 4096;
+/// Octets from which on it pays to unpack ahead.
+const STREAM: usize = 4;
 /// Weight rows whose unfinished sums are kept where rows of activations are longer than that.
 const CHUNK: usize = 8;
 
@@ -41,8 +44,10 @@ struct Sums {
 /// # Safety
 /// The processor has the instructions of [`super::TABLE`], and lengths are as `Kernels::gemv` checks them.
 pub(super) unsafe fn gemv(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { with_format!(rows.ty, tiles(rows, acts, out, stride)) }
+    if rows.len() > 0 {
+        // SAFETY: the caller's promise.
+        unsafe { with_format!(rows.ty, tiles(rows, acts, out, stride)) }
+    }
 }
 
 /// # Safety
@@ -87,7 +92,6 @@ unsafe fn tile<F: Format, const T: usize>(
     let slab = (ROOM / T - 1) * OCTET;
     let one = blocks <= slab;
     let mut kept = [[zero; T]; CHUNK];
-    let offset = |block: usize| block * BLOCK / F::TYPE.block_len() * F::TYPE.block_bytes();
     for from in (0..rows.len()).step_by(if one { rows.len() } else { CHUNK }) {
         let end = if one { rows.len() } else { rows.len().min(from + CHUNK) };
         for start in (0..blocks).step_by(slab) {
@@ -98,36 +102,60 @@ unsafe fn tile<F: Format, const T: usize>(
                     unsafe { arrange::<F, T>(acts, t + i, start, n, i, room) };
                 }
             }
+            let mut some =
+                Part { rows, from, blocks: start..start + n, room: room.as_ptr().cast(), kept: &mut kept };
             // Two rows share the loads of activations. They lie far apart, so that memory is read in two long streams.
             let pairs = if T == 1 { (end - from) / 2 } else { 0 };
-            for r in from..from + pairs {
-                let at = [r, r + pairs];
-                let w = at.map(|r| rows.row(r)[offset(start)..].as_ptr());
-                let mut sums = if start == 0 { [[zero; T]; 2] } else { at.map(|r| kept[r - from]) };
-                // SAFETY: `n` blocks lie at each of `w`, and those of activations were arranged.
-                unsafe { run::<F, 2, T>(w, n, room.as_ptr().cast(), &mut sums) };
-                for (r, sums) in at.into_iter().zip(sums) {
-                    if start + n < blocks {
-                        kept[r - from] = sums;
-                    } else {
-                        for (i, s) in sums.into_iter().enumerate() {
-                            out[i * stride + r] = total::<F>(s);
-                        }
-                    }
+            // SAFETY: the activations of these blocks were arranged.
+            unsafe {
+                for r in from..from + pairs {
+                    some.rows::<F, 2>([r, r + pairs], out, stride);
+                }
+                for r in from + 2 * pairs..end {
+                    some.rows::<F, 1>([r], out, stride);
                 }
             }
-            for r in from + 2 * pairs..end {
-                let w = rows.row(r)[offset(start)..].as_ptr();
-                let mut sums = [if start == 0 { [zero; T] } else { kept[r - from] }];
-                // SAFETY: as above.
-                unsafe { run::<F, 1, T>([w], n, room.as_ptr().cast(), &mut sums) };
-                let [sums] = sums;
-                if start + n < blocks {
-                    kept[r - from] = sums;
-                } else {
-                    for (i, s) in sums.into_iter().enumerate() {
-                        out[i * stride + r] = total::<F>(s);
-                    }
+        }
+    }
+}
+
+/// Part of K of some weight rows.
+struct Part<'a, const T: usize> {
+    rows: Rows<'a>,
+    /// The first row of those in `kept`.
+    from: usize,
+    blocks: Range<usize>,
+    /// The activations of `blocks`, arranged.
+    room: *const [Arranged; T],
+    kept: &'a mut [[Sums; T]; CHUNK],
+}
+
+impl<const T: usize> Part<'_, T> {
+    /// Adds this part of weight rows `at`, and stores their outputs if it is the last one.
+    ///
+    /// # Safety
+    /// As for [`tile`]; `room` holds what it says.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+    unsafe fn rows<F: Format, const R: usize>(&mut self, at: [usize; R], out: &mut [f32], stride: usize) {
+        let zero = Sums { dot: [_mm512_setzero_ps(); 2], minus: _mm512_setzero_ps() };
+        let bytes = self.blocks.start * BLOCK / F::TYPE.block_len() * F::TYPE.block_bytes();
+        let mut w = [std::ptr::null(); R];
+        let mut sums = [[zero; T]; R];
+        for (i, &r) in at.iter().enumerate() {
+            w[i] = self.rows.row(r)[bytes..].as_ptr();
+            if self.blocks.start > 0 {
+                sums[i] = self.kept[r - self.from];
+            }
+        }
+        // SAFETY: `blocks` lie at each of `w`; for activations, the caller's promise.
+        unsafe { run::<F, R, T>(w, self.blocks.len(), self.room, &mut sums) };
+        for (r, sums) in at.into_iter().zip(sums) {
+            if self.blocks.end * BLOCK < self.rows.cols {
+                self.kept[r - self.from] = sums;
+            } else {
+                for (t, s) in sums.into_iter().enumerate() {
+                    out[t * stride + r] = total::<F>(s);
                 }
             }
         }
@@ -150,7 +178,7 @@ unsafe fn run<F: Format, const R: usize, const T: usize>(
     let bytes = F::TYPE.block_bytes() * BLOCK * OCTET / F::TYPE.block_len();
     // SAFETY: the caller's promise: eight blocks each time, then those that are left.
     unsafe {
-        if R == 2 && T == 1 && n >= 8 {
+        if R == 2 && T == 1 && n / 8 >= STREAM {
             let (first, second) = sums.split_at_mut(1);
             stream::<F>([w[0], w[1 % R]], n / 8, x.cast(), [&mut first[0][0], &mut second[0][0]]);
             w = w.map(|w| w.wrapping_add(n / 8 * bytes));
@@ -162,6 +190,9 @@ unsafe fn run<F: Format, const R: usize, const T: usize>(
             }
         }
         if F::TYPE.block_len() == BLOCK {
+            if !n.is_multiple_of(8) {
+                w.iter().for_each(|w| prefetch(*w, bytes / 8 * (n % 8)));
+            }
             if n % 8 >= 4 {
                 octet::<F, 4, R, T>(&mut w, &mut x, bytes / 2, sums);
             }
