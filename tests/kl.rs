@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use carat::{Model, Session, SessionOptions};
 
-/// llama.cpp's mean divergence, prefilled, on the same positions of the same file: see tests/data/kl/README.md.
+/// llama.cpp's mean divergence, prefilled, as first seen on other texts. On this corpus it is larger (0.009354, see
+/// tests/data/kl/README.md); the smaller figure stays, since it is the stricter bound.
 const LLAMA_CPP: f64 = 0.006;
 /// What may be taken of it when prefilling.
 const PREFILLED: f64 = 0.7 * LLAMA_CPP;
