@@ -186,9 +186,7 @@ impl<'t> Ids<'t> {
     /// Encodes the parts as one string, as plain text.
     fn text(&mut self, parts: &[&str]) -> Result<()> {
         let bytes = parts.iter().map(|p| p.len()).sum();
-        let mut text = String::new();
-        text.try_reserve_exact(bytes)
-            .map_err(|_| Error::OutOfMemory { what: "the text of a turn", bytes })?;
+        let mut text = crate::error::try_text(bytes, "the text of a turn")?;
         text.extend(parts.iter().copied());
         self.tokenizer.encode_onto(&text, &self.options, &mut self.ids)
     }

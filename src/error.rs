@@ -273,9 +273,22 @@ impl Error {
 /// A vector of `len` copies of `value`, or [`Error::OutOfMemory`]: for every size that comes from a file or an
 /// option.
 pub(crate) fn try_vec<T: Clone>(len: usize, value: T, what: &'static str) -> Result<Vec<T>> {
+    let mut v = try_with_capacity(len, what)?;
+    v.resize(len, value);
+    Ok(v)
+}
+
+/// An empty vector with room for `len` items.
+pub(crate) fn try_with_capacity<T>(len: usize, what: &'static str) -> Result<Vec<T>> {
     let mut v = Vec::new();
     v.try_reserve_exact(len)
         .map_err(|_| Error::OutOfMemory { what, bytes: len.saturating_mul(size_of::<T>()) })?;
-    v.resize(len, value);
     Ok(v)
+}
+
+/// An empty text with room for `bytes`.
+pub(crate) fn try_text(bytes: usize, what: &'static str) -> Result<String> {
+    let mut text = String::new();
+    text.try_reserve_exact(bytes).map_err(|_| Error::OutOfMemory { what, bytes })?;
+    Ok(text)
 }

@@ -91,6 +91,20 @@ pub struct Summary {
     pub generate_time: Duration,
 }
 
+impl Summary {
+    /// Of a generation that has got no further than its prompt.
+    pub(crate) fn cancelled(prompt_tokens: usize, reused_tokens: usize, prompt_time: Duration) -> Summary {
+        Summary {
+            reason: FinishReason::Cancelled,
+            prompt_tokens,
+            reused_tokens,
+            generated_tokens: 0,
+            prompt_time,
+            generate_time: Duration::ZERO,
+        }
+    }
+}
+
 /// Bytes of text that a token may add without an allocation: no piece of Gemma's is as long.
 const PIECE_BYTES: usize = 1024;
 
@@ -150,14 +164,7 @@ impl Session {
         let mut stops = StopFilter::new(&options.stop, PIECE_BYTES)?;
         let mut text = StopFilter::room(&options.stop, PIECE_BYTES)?;
         let cancel = options.cancel.as_ref();
-        let mut summary = Summary {
-            reason: FinishReason::Cancelled,
-            prompt_tokens: prompt.len(),
-            reused_tokens: 0,
-            generated_tokens: 0,
-            prompt_time: Duration::ZERO,
-            generate_time: Duration::ZERO,
-        };
+        let mut summary = Summary::cancelled(prompt.len(), 0, Duration::ZERO);
         if !prompt.is_empty() {
             let before = self.len();
             match self.prefill_with(prompt, cancel) {

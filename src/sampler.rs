@@ -93,12 +93,7 @@ impl SamplingOptions {
 
     /// A copy; the list of biases is the caller's and may be long.
     pub(crate) fn try_clone(&self) -> Result<Self> {
-        let mut logit_bias = Vec::new();
-        let n = self.logit_bias.len();
-        logit_bias.try_reserve_exact(n).map_err(|_| Error::OutOfMemory {
-            what: "the logit biases",
-            bytes: n * size_of::<(u32, f32)>(),
-        })?;
+        let mut logit_bias = crate::error::try_with_capacity(self.logit_bias.len(), "the logit biases")?;
         logit_bias.extend_from_slice(&self.logit_bias);
         Ok(SamplingOptions { logit_bias, ..*self })
     }

@@ -1,5 +1,6 @@
 //! The state of one text: its tokens, their keys and values, and the buffers to add more.
 
+use crate::error::{try_vec, try_with_capacity};
 use crate::model::forward::Pass;
 use crate::model::kv_cache::{KvCache, KvShape, Snapshot};
 use crate::model::scratch::Scratch;
@@ -49,10 +50,7 @@ impl Session {
         let m = &*model.0;
         let shape = options.shape(&m.config, &m.weights)?;
         let needs = m.weights.needs(options.exact);
-        let mut tokens = Vec::new();
-        tokens
-            .try_reserve_exact(shape.context)
-            .map_err(|_| Error::OutOfMemory { what: "the tokens of a session", bytes: 4 * shape.context })?;
+        let tokens = try_with_capacity(shape.context, "the tokens of a session")?;
         Ok(Session {
             model: model.clone(),
             cache: KvCache::new(&m.config, &shape)?,
@@ -163,7 +161,7 @@ impl Session {
         self.make_scratch_for(ids.len())?;
         let vocab = self.model.config().vocab;
         let arithmetic = self.arithmetic(Arithmetic::Prefill);
-        let mut logits = crate::error::try_vec(MAX_LOGIT_ROWS * vocab, 0f32, "rows of logits")?;
+        let mut logits = try_vec(MAX_LOGIT_ROWS * vocab, 0f32, "rows of logits")?;
         let mut done = 0;
         for tokens in ids.chunks(self.shape.batch) {
             self.forward(tokens, arithmetic, false, cancel)?;
@@ -202,11 +200,7 @@ impl Session {
         }
         let kernels = self.model.0.kernels;
         let before = self.tokens.len();
-        let mut scores = Vec::new();
-        let bytes = (ids.len() - from) * size_of::<TokenScore>();
-        scores
-            .try_reserve_exact(ids.len() - from)
-            .map_err(|_| Error::OutOfMemory { what: "the scores of a text", bytes })?;
+        let mut scores = try_with_capacity(ids.len() - from, "the scores of a text")?;
         let mut score = |token: u32, logits: &[f32], position: usize| {
             let own = logits[token as usize];
             let max = kernels.max(logits);

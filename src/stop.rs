@@ -1,6 +1,6 @@
 //! Stop strings, which may begin in one token's text and end in another's.
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// Holds text back while it may be the beginning of a stop string.
 pub(crate) struct StopFilter<'a> {
@@ -28,10 +28,7 @@ impl<'a> StopFilter<'a> {
     pub(crate) fn room(stops: &[String], piece: usize) -> Result<String> {
         let longest = stops.iter().map(String::len).max().unwrap_or(0);
         let bytes = 2 * (longest + piece);
-        let mut text = String::new();
-        text.try_reserve_exact(bytes)
-            .map_err(|_| Error::OutOfMemory { what: "text held back for stop strings", bytes })?;
-        Ok(text)
+        crate::error::try_text(bytes, "text held back for stop strings")
     }
 
     /// Takes `text` and appends to `out` what can no longer be part of a stop string.

@@ -284,10 +284,7 @@ impl Storage {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Storage> {
         let (file_len, len) = range(file, &name, offset, len)?;
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory { what: "a private copy of the file", bytes: len })?;
+        let mut bytes = crate::error::try_with_capacity(len, "a private copy of the file")?;
         while bytes.len() < len {
             cancel.check()?;
             let start = bytes.len();

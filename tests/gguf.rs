@@ -1,18 +1,14 @@
 //! The GGUF reader and writer on sound files. `gguf-facts.json` is what the reference reader (ggml's own Python
 //! package) says of the files beside it; the split files are its writer's.
 
+mod common;
 mod raw_gguf;
-
-use std::path::{Path, PathBuf};
 
 use carat::gguf::{Builder, Gguf, Value, ValueType};
 use carat::{CancelToken, DType, Error, Storage};
+use common::data;
 use raw_gguf::{Raw, parse};
 use serde_json::Value as Json;
-
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
 
 fn facts() -> Json {
     serde_json::from_str(&std::fs::read_to_string(data("gguf-facts.json")).unwrap()).unwrap()
@@ -302,13 +298,7 @@ fn the_writer_refuses_what_no_reader_takes() {
 
 #[test]
 fn the_real_model() {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let path = std::env::var_os("CARAT_TEST_MODEL")
-        .map_or_else(|| home.join(".cache/carat/gemma-3-270m-q4_k_m.gguf"), PathBuf::from);
-    if !path.exists() {
-        eprintln!("SKIPPED the_real_model: no {} (set CARAT_TEST_MODEL)", path.display());
-        return;
-    }
+    let Some(path) = common::real_model() else { return };
     let gguf = Gguf::open(&path).unwrap();
     assert_eq!(gguf.file_len(), 253_113_024);
     assert_eq!(gguf.metadata().len(), 33);

@@ -1,6 +1,6 @@
 //! How far the fast arithmetics are from the exact one on the real model, over a committed corpus of six languages.
 
-use std::path::{Path, PathBuf};
+mod common;
 
 use carat::{Model, Session, SessionOptions};
 
@@ -12,20 +12,9 @@ const PREFILLED: f64 = 0.7 * LLAMA_CPP;
 /// The bound when stepping.
 const STEPPED: f64 = 0.0003;
 
-fn model_path() -> Option<PathBuf> {
-    let path = std::env::var_os("CARAT_TEST_MODEL").map(PathBuf::from).or_else(|| {
-        Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/carat/gemma-3-270m-q4_k_m.gguf"))
-    });
-    let found = path.filter(|p| p.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: the real model is not here: run `make test`, or set CARAT_TEST_MODEL");
-    }
-    found
-}
-
 /// The corpus: name and ids of each text.
 fn corpus() -> Vec<(String, Vec<u32>)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/kl");
+    let dir = common::data("kl");
     let mut texts: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -64,7 +53,7 @@ fn divergence(exact: &[f32], other: &[f32]) -> f64 {
 
 #[test]
 fn the_fast_arithmetics_stay_close_to_the_exact_one() {
-    let Some(path) = model_path() else { return };
+    let Some(path) = common::real_model() else { return };
     let model = Model::open(path).unwrap();
     let session = |exact: bool| {
         let mut options = SessionOptions::default();

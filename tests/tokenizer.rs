@@ -3,7 +3,8 @@
 //! `tests/data/tokenizer-*.json`: texts with `ids` by SentencePiece and `ids_special`, control tokens matched, by
 //! llama.cpp. Gemma 3's vocabulary comes from the real model, see [`gemma3`].
 
-use std::path::PathBuf;
+mod common;
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,7 @@ use carat::{
     CancelToken, EncodeOptions, Engine, Error, PieceKind, SpecialIds, Storage, StreamDecoder, Tokenizer,
     TokenizerOptions,
 };
-
-fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
+use common::{data, real_model};
 
 fn gemma1() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
@@ -25,26 +23,11 @@ fn gemma1() -> &'static Tokenizer {
     })
 }
 
-/// The real Gemma 3 270M, whose vocabulary is Gemma 3's.
-fn gemma3_file() -> Option<PathBuf> {
-    let path = std::env::var_os("CARAT_TEST_MODEL").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-        Some(cache.join("carat/gemma-3-270m-q4_k_m.gguf"))
-    });
-    let path = path.filter(|p| p.exists());
-    if path.is_none() {
-        eprintln!("SKIPPED: no Gemma 3 270M: set CARAT_TEST_MODEL to test with Gemma 3's vocabulary");
-    }
-    path
-}
-
 fn gemma3() -> Option<&'static Tokenizer> {
     static TOKENIZER: OnceLock<Option<Tokenizer>> = OnceLock::new();
     TOKENIZER
         .get_or_init(|| {
-            let gguf = Gguf::open(gemma3_file()?).unwrap();
+            let gguf = Gguf::open(real_model()?).unwrap();
             Some(Tokenizer::from_gguf(&gguf, &TokenizerOptions::default()).unwrap())
         })
         .as_ref()
@@ -126,7 +109,7 @@ fn golden_gemma1() {
 
 #[test]
 fn golden_gemma3() {
-    if let Some(path) = gemma3_file() {
+    if let Some(path) = real_model() {
         for tokenizer in engines(&Gguf::open(path).unwrap()) {
             check_golden(&tokenizer, "tokenizer-gemma3.json");
         }

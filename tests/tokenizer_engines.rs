@@ -3,10 +3,11 @@
 
 #![cfg(feature = "sentencepiece")]
 
-use std::path::PathBuf;
+mod common;
 
 use carat::gguf::Gguf;
 use carat::{EncodeOptions, Engine, Error, PieceKind, SpecialIds, StreamDecoder, Tokenizer};
+use common::data;
 
 /// Xorshift64*: enough for test data, and the same on every machine.
 struct Random(u64);
@@ -135,10 +136,6 @@ fn adversarial(tokenizers: &[Tokenizer; 2], seed: u64) {
     }
 }
 
-fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
-
 #[test]
 fn gemma1() {
     adversarial(&both(&Gguf::open(data("gemma1-vocab.gguf")).unwrap()), 0x9e37_79b9_7f4a_7c15);
@@ -151,15 +148,8 @@ fn a_small_vocabulary() {
 
 #[test]
 fn gemma3() {
-    let path = std::env::var_os("CARAT_TEST_MODEL").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-        Some(cache.join("carat/gemma-3-270m-q4_k_m.gguf"))
-    });
-    match path.filter(|p| p.exists()) {
-        Some(path) => adversarial(&both(&Gguf::open(path).unwrap()), 0x0123_4567_89ab_cdef),
-        None => eprintln!("SKIPPED: no Gemma 3 270M: set CARAT_TEST_MODEL to test with Gemma 3's vocabulary"),
+    if let Some(path) = common::real_model() {
+        adversarial(&both(&Gguf::open(path).unwrap()), 0x0123_4567_89ab_cdef);
     }
 }
 

@@ -8,10 +8,10 @@ mod snapshots;
 mod transcript;
 
 use std::ops::{ControlFlow, Range};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::chat::{self, Role, Turn};
-use crate::generate::{FinishReason, GenerateOptions, Piece, Summary};
+use crate::generate::{GenerateOptions, Piece, Summary};
 use crate::session::Session;
 use crate::{CancelToken, Error, Result};
 use snapshots::Snapshots;
@@ -21,7 +21,7 @@ use transcript::Transcript;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum ContextPolicy {
-    /// An answer ends ([`FinishReason::ContextFull`]); a turn that does not fit is an error.
+    /// An answer ends ([`FinishReason::ContextFull`](crate::FinishReason::ContextFull)); a turn that does not fit is an error.
     #[default]
     Stop,
     /// Forget the oldest turns, a question and its answer at a time, until what is left takes at most three quarters
@@ -287,7 +287,7 @@ impl Conversation {
         let reused = snapshots.rewind(session, &transcript)?;
         let mut answer = String::new();
         let mut summary = match snapshots.advance(session, &transcript, cancel) {
-            Err(Error::Cancelled) => cancelled(session.len() - reused, reused, began.elapsed()),
+            Err(Error::Cancelled) => Summary::cancelled(session.len() - reused, reused, began.elapsed()),
             other => {
                 other?;
                 let ahead = session.len() - reused;
@@ -325,17 +325,6 @@ impl Conversation {
         summary.reused_tokens = reused;
         self.transcript = transcript;
         Ok(Reply { summary, dropped })
-    }
-}
-
-fn cancelled(prompt_tokens: usize, reused_tokens: usize, prompt_time: Duration) -> Summary {
-    Summary {
-        reason: FinishReason::Cancelled,
-        prompt_tokens,
-        reused_tokens,
-        generated_tokens: 0,
-        prompt_time,
-        generate_time: Duration::ZERO,
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     ALIGNMENT_KEY, ALIGNMENTS, DEFAULT_ALIGNMENT, MAX_DIMS, TensorInfo, UnsupportedTensor, ValueType,
     is_alignment,
 };
+use crate::error::{try_text, try_with_capacity};
 use crate::{CancelToken, DType, Error, Result, Storage};
 
 /// The least that a key and its value take: an empty key (8), a type (4), a value of one byte.
@@ -36,7 +37,7 @@ pub(super) fn read(storage: &Storage, cancel: &CancelToken) -> Result<Part> {
     let n_entries = c.u64(&"number of metadata keys")?;
     let n_entries = c.cap(n_entries, MIN_ENTRY, &"number of metadata keys")?;
 
-    let mut entries = reserved(n_entries, "the metadata keys")?;
+    let mut entries = try_with_capacity(n_entries, "the metadata keys")?;
     for i in 0..n_entries {
         entries.push(c.entry(i)?);
     }
@@ -48,13 +49,13 @@ pub(super) fn read(storage: &Storage, cancel: &CancelToken) -> Result<Part> {
     }
     let alignment = alignment(&metadata)?;
 
-    let mut infos = reserved(n_tensors, "the tensor descriptions")?;
+    let mut infos = try_with_capacity(n_tensors, "the tensor descriptions")?;
     for i in 0..n_tensors {
         infos.push(c.tensor(i)?);
     }
     // A file without tensors may end at the header's last byte, so the start of the data may lie beyond the end.
     let data_start = c.at.next_multiple_of(alignment);
-    let mut tensors = reserved(n_tensors, "the tensor descriptions")?;
+    let mut tensors = try_with_capacity(n_tensors, "the tensor descriptions")?;
     let mut unsupported = Vec::new();
     for info in infos {
         match DType::from_ggml(info.ty) {
@@ -76,7 +77,7 @@ pub(super) fn sorted_index<T>(
     name: impl Fn(&T) -> &str,
     what: &'static str,
 ) -> Result<Vec<u32>> {
-    let mut index: Vec<u32> = reserved(items.len(), what)?;
+    let mut index: Vec<u32> = try_with_capacity(items.len(), what)?;
     // A file with 2^32 names would have been refused: they do not fit into memory.
     index.extend((0..items.len()).map(|i| i as u32));
     index.sort_unstable_by(|a, b| name(&items[*a as usize]).cmp(name(&items[*b as usize])).then(a.cmp(b)));
@@ -90,13 +91,6 @@ pub(super) fn duplicate<'a, T>(
     name: impl Fn(&T) -> &str,
 ) -> Option<[&'a T; 2]> {
     index.windows(2).map(|w| [&items[w[0] as usize], &items[w[1] as usize]]).find(|[a, b]| name(a) == name(b))
-}
-
-pub(super) fn reserved<T>(len: usize, what: &'static str) -> Result<Vec<T>> {
-    let mut v = Vec::new();
-    v.try_reserve_exact(len)
-        .map_err(|_| Error::OutOfMemory { what, bytes: len.saturating_mul(size_of::<T>()) })?;
-    Ok(v)
 }
 
 /// Adds the items of `more`, of which a file may have any number.
@@ -117,7 +111,7 @@ fn alignment(metadata: &Metadata) -> Result<usize> {
 
 /// Tensors whose bytes are also another's.
 fn check_overlap(tensors: &[TensorInfo]) -> Result<()> {
-    let mut by_offset = reserved(tensors.len(), "the tensor descriptions")?;
+    let mut by_offset = try_with_capacity(tensors.len(), "the tensor descriptions")?;
     by_offset.extend(tensors.iter());
     by_offset.sort_unstable_by_key(|t| t.offset);
     for pair in by_offset.windows(2) {
@@ -215,9 +209,7 @@ impl<'a> Cursor<'a> {
             let found = format!("byte {:#04x}", bytes[e.valid_up_to()]);
             self.error(start + 8 + e.valid_up_to(), what, "UTF-8", found)
         })?;
-        let mut name = String::new();
-        name.try_reserve_exact(text.len())
-            .map_err(|_| Error::OutOfMemory { what: "a name", bytes: text.len() })?;
+        let mut name = try_text(text.len(), "a name")?;
         name.push_str(text);
         Ok(name)
     }

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::random::Random;
 use super::{ActsMut, BLOCK, Isa, Kernels, KvRows, Rows};
 use crate::DType;
 
@@ -11,25 +12,6 @@ const LENGTHS: [usize; 24] =
 
 fn all() -> impl Iterator<Item = Kernels> {
     Isa::ALL.into_iter().filter_map(Kernels::new)
-}
-
-/// Numbers that look random (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-    /// In −by..by.
-    fn next(&mut self, by: f32) -> f32 {
-        ((self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * by
-    }
-    fn vec(&mut self, len: usize, by: f32) -> Vec<f32> {
-        (0..len).map(|_| self.next(by)).collect()
-    }
 }
 
 #[track_caller]

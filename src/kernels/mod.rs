@@ -27,6 +27,8 @@ mod float;
 mod float_tests;
 mod matrix;
 pub(crate) mod probe;
+#[cfg(test)]
+mod random;
 mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
@@ -35,6 +37,8 @@ mod simd_x86;
 mod speed;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::ops::Range;
 

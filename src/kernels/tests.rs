@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::random::Random;
 use super::{Acts, BLOCK, Grouping, Isa, Kernels, MAX_STEP_ROWS, PANEL, Panel, Rows, SLAB};
 use crate::{DType, quant};
 
@@ -19,25 +20,6 @@ fn lengths(ty: DType) -> &'static [usize] {
         &[32, 64, 96, 128, 160, 192, 224, 256, 288, 416, 640, 2080]
     } else {
         &[256, 512, 768, 2048, 2304]
-    }
-}
-
-/// Numbers that look random (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-    /// In −1..1.
-    fn float(&mut self) -> f32 {
-        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-    fn below(&mut self, n: usize) -> usize {
-        (self.bits() >> 33) as usize % n
     }
 }
 

@@ -68,8 +68,7 @@ impl Inner {
         self.gguf.check_unchanged()?;
         cache.will_write(pass.start + n);
         let wanted = if pass.logits { n - 1..n } else { n..n };
-        let (run, logits) = Run::new(self, pass, wanted, scratch);
-        let run = Run { logits, ..run };
+        let run = Run::new(self, pass, wanted, scratch);
         let cache = cache.share();
         self.team.run(cancel, &|w| run.pass(w, &cache))
     }
@@ -87,22 +86,15 @@ impl Inner {
         assert_eq!(out.len(), rows.len() * self.config.vocab);
         self.gguf.check_unchanged()?;
         let pass = Pass { tokens: &[], start: 0, arithmetic, logits: true };
-        let (run, _) = Run::new(self, &pass, rows, scratch);
-        let run = Run { logits: SharedMut::new(out), ..run };
+        let run = Run { logits: SharedMut::new(out), ..Run::new(self, &pass, rows, scratch) };
         self.team.run(cancel, &|w| run.head(w))
     }
 }
 
 impl<'a> Run<'a> {
-    /// The pass over `scratch`'s buffers, and the place for one row of logits.
-    fn new(
-        model: &'a Inner,
-        pass: &Pass<'a>,
-        wanted: Range<usize>,
-        scratch: &'a mut Scratch,
-    ) -> (Run<'a>, SharedMut<'a, f32>) {
-        let logits = SharedMut::new(&mut scratch.logits);
-        let run = Run {
+    /// The pass over `scratch`'s buffers, of which that for logits has room for one row.
+    fn new(model: &'a Inner, pass: &Pass<'a>, wanted: Range<usize>, scratch: &'a mut Scratch) -> Run<'a> {
+        Run {
             model,
             c: &model.config,
             k: &model.kernels,
@@ -119,10 +111,9 @@ impl<'a> Run<'a> {
             model_in: scratch.model_in.share(),
             heads_in: scratch.heads_in.share(),
             ff_in: scratch.ff_in.share(),
-            logits,
+            logits: SharedMut::new(&mut scratch.logits),
             workers: SharedMut::new(&mut scratch.workers),
-        };
-        (run, logits)
+        }
     }
 
     fn pass(&self, w: &mut Worker<'_>, cache: &SharedCache<'_>) -> Step {

@@ -11,9 +11,9 @@ use std::ops::Range;
 use half::f16;
 
 use super::Config;
+use crate::Result;
 use crate::kernels::{Aligned, Kernels, KvRows};
 use crate::parallel::SharedMut;
-use crate::{Error, Result};
 
 /// Positions in a tile of attention.
 pub(crate) const TILE: usize = 64;
@@ -280,9 +280,7 @@ impl KvCache {
         let Some(r) = self.ring.filter(|r| !r.whole) else { return Ok(None) };
         let layers = self.layers.iter().filter(|l| l.windowed).count();
         let bytes = layers * r.window * self.position_bytes();
-        let mut data = Vec::new();
-        data.try_reserve_exact(bytes)
-            .map_err(|_| Error::OutOfMemory { what: "a snapshot of the sliding windows", bytes })?;
+        let data = crate::error::try_with_capacity(bytes, "a snapshot of the sliding windows")?;
         Ok(Some(Snapshot { len: 0, oldest: 0, data }))
     }
 

@@ -1,5 +1,8 @@
 //! The forward pass against golden logits, on every instruction set of this machine.
 
+#[path = "../../tests/common/real_model.rs"]
+mod real_model;
+
 use std::path::PathBuf;
 
 use super::forward::Pass;
@@ -135,19 +138,6 @@ fn a_cancelled_pass_says_so() {
     assert!(matches!(e, Err(Error::Cancelled)));
 }
 
-/// The real 270M file: where CARAT_TEST_MODEL says, else in the user's cache directory. Says so when it is missing.
-fn real_model() -> Option<PathBuf> {
-    let path = std::env::var_os("CARAT_TEST_MODEL").map(PathBuf::from).or_else(|| {
-        let home = PathBuf::from(std::env::var_os("HOME")?);
-        Some(home.join(".cache/carat/gemma-3-270m-q4_k_m.gguf"))
-    });
-    let found = path.filter(|p| p.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: the real model is not here: run `make test`, or set CARAT_TEST_MODEL");
-    }
-    found
-}
-
 /// The highest logit's id, and how far the next is.
 fn winner(logits: &[f32]) -> (u32, f32) {
     let mut best = (0, f32::NEG_INFINITY);
@@ -165,7 +155,7 @@ fn winner(logits: &[f32]) -> (u32, f32) {
 
 #[test]
 fn the_real_model_gives_the_golden_winners_and_in_the_exact_mode_their_values() {
-    let Some(path) = real_model() else { return };
+    let Some(path) = real_model::real_model() else { return };
     let golden: serde_json::Value =
         serde_json::from_slice(&std::fs::read(data("gemma3-270m.json")).unwrap()).unwrap();
     let numbers = |v: &serde_json::Value| -> Vec<u32> {

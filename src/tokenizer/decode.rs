@@ -41,9 +41,7 @@ impl StreamDecoder {
     pub fn new(tokenizer: &Tokenizer) -> Result<StreamDecoder> {
         // At most a whole piece after the bytes that were held back.
         let len = tokenizer.vocab().max_len.max(UNKNOWN.len()) + Utf8Bytes::MAX_OUT;
-        let mut out = String::new();
-        out.try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory { what: "the decoder's text", bytes: len })?;
+        let out = crate::error::try_text(len, "the decoder's text")?;
         Ok(StreamDecoder { tokenizer: tokenizer.clone(), bytes: Utf8Bytes::default(), out })
     }
 

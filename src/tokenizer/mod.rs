@@ -413,8 +413,7 @@ fn normalize(text: &[u8]) -> Result<Cow<'_, str>> {
     let strays: usize = text.utf8_chunks().map(|c| c.invalid().len()).sum();
     // U+FFFD has three bytes, a stray one had one.
     let len = text.len() + 2 * strays;
-    let mut out = String::new();
-    out.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what: "a copy of the text", bytes: len })?;
+    let mut out = crate::error::try_text(len, "a copy of the text")?;
     for chunk in text.utf8_chunks() {
         for (i, part) in chunk.valid().split(SPACE_SYMBOL).enumerate() {
             if i > 0 {

@@ -1,9 +1,13 @@
-//! What the tests of sessions share.
+//! What tests share.
 #![allow(dead_code)]
+
+mod real_model;
 
 use std::path::PathBuf;
 
 use carat::{Model, Session, SessionOptions};
+#[allow(unused_imports)] // not every test needs it
+pub use real_model::real_model;
 
 pub const TINY: [&str; 4] = ["tiny-gemma-mqa", "tiny-gemma-mha", "tiny-gemma2", "tiny-gemma3"];
 
@@ -14,19 +18,6 @@ pub fn data(name: &str) -> PathBuf {
 /// One of the tiny models: window 16, context 256.
 pub fn tiny(name: &str, threads: usize) -> Model {
     Model::builder().threads(threads).open(data(&format!("{name}.gguf"))).unwrap()
-}
-
-/// The real 270M file: where CARAT_TEST_MODEL says, else in the user's cache directory. Says so when it is missing.
-pub fn real_model() -> Option<PathBuf> {
-    let path = std::env::var_os("CARAT_TEST_MODEL").map(PathBuf::from).or_else(|| {
-        let home = PathBuf::from(std::env::var_os("HOME")?);
-        Some(home.join(".cache/carat/gemma-3-270m-q4_k_m.gguf"))
-    });
-    let found = path.filter(|p| p.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: the real model is not here: run `make test`, or set CARAT_TEST_MODEL");
-    }
-    found
 }
 
 /// `n` ids that every tiny model knows, BOS first.

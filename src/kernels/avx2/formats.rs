@@ -4,16 +4,7 @@ use core::arch::x86_64::*;
 
 use super::{Format, Scales, lane};
 use crate::DType;
-
-/// 16 bytes.
-///
-/// # Safety
-/// They lie at `p`.
-#[inline(always)]
-unsafe fn load16(p: *const u8) -> __m128i {
-    // SAFETY: the caller's promise.
-    unsafe { _mm_loadu_si128(p.cast()) }
-}
+use crate::kernels::x86::{load_u16, load_u32, load16};
 
 /// 16 bytes at `a` and 16 at `b`.
 ///
@@ -23,22 +14,6 @@ unsafe fn load16(p: *const u8) -> __m128i {
 unsafe fn load16x2(a: *const u8, b: *const u8) -> __m256i {
     // SAFETY: the caller's promise.
     unsafe { _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(load16(a)), load16(b)) }
-}
-
-/// # Safety
-/// Two bytes lie at `p`.
-#[inline(always)]
-unsafe fn load_u16(p: *const u8) -> u16 {
-    // SAFETY: the caller's promise.
-    unsafe { p.cast::<u16>().read_unaligned() }
-}
-
-/// # Safety
-/// Four bytes lie at `p`.
-#[inline(always)]
-unsafe fn load_u32(p: *const u8) -> u32 {
-    // SAFETY: the caller's promise.
-    unsafe { p.cast::<u32>().read_unaligned() }
 }
 
 /// Field `mask` of every byte.

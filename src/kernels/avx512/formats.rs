@@ -4,16 +4,7 @@ use core::arch::x86_64::*;
 
 use super::{Format, Scales};
 use crate::DType;
-
-/// 16 bytes.
-///
-/// # Safety
-/// They lie at `p`.
-#[inline(always)]
-unsafe fn load16(p: *const u8) -> __m128i {
-    // SAFETY: the caller's promise.
-    unsafe { _mm_loadu_si128(p.cast()) }
-}
+use crate::kernels::x86::{load_u16, load_u32, load16};
 
 /// 64 bytes.
 ///
@@ -58,22 +49,6 @@ unsafe fn load16_at4(p: *const u8, stride: usize) -> __m512i {
         };
         _mm512_inserti64x4::<1>(_mm512_castsi256_si512(two(p)), two(p.add(2 * stride)))
     }
-}
-
-/// # Safety
-/// Two bytes lie at `p`.
-#[inline(always)]
-unsafe fn load_u16(p: *const u8) -> u16 {
-    // SAFETY: the caller's promise.
-    unsafe { p.cast::<u16>().read_unaligned() }
-}
-
-/// # Safety
-/// Four bytes lie at `p`.
-#[inline(always)]
-unsafe fn load_u32(p: *const u8) -> u32 {
-    // SAFETY: the caller's promise.
-    unsafe { p.cast::<u32>().read_unaligned() }
 }
 
 /// Byte by byte `v & mask`.

@@ -4,8 +4,8 @@ use core::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::{Format, OCTET, Padded, Scales, with_format};
-use crate::DType;
+use super::{Format, OCTET, Padded, Scales};
+use crate::kernels::x86::with_format;
 use crate::kernels::{Acts, BLOCK, Grouping, Rows};
 
 /// Activations of up to an octet in the order that the loops read them.

@@ -80,26 +80,3 @@ impl Padded {
         to
     }
 }
-
-/// Calls `$f::<F, ..>($args)` with the format `F` of the quantized type `$ty`.
-macro_rules! with_format {
-    ($ty:expr, $f:ident ( $($arg:expr),* )) => {{
-        use $crate::kernels::avx512::formats as f;
-        match $ty {
-            DType::Q4_0 => $f::<f::Q4_0>($($arg),*),
-            DType::Q4_1 => $f::<f::Q4_1>($($arg),*),
-            DType::Q5_0 => $f::<f::Q5_0>($($arg),*),
-            DType::Q5_1 => $f::<f::Q5_1>($($arg),*),
-            DType::Q8_0 => $f::<f::Q8_0>($($arg),*),
-            DType::Q2_K => $f::<f::Q2_K>($($arg),*),
-            DType::Q3_K => $f::<f::Q3_K>($($arg),*),
-            DType::Q4_K => $f::<f::Q4_K>($($arg),*),
-            DType::Q5_K => $f::<f::Q5_K>($($arg),*),
-            DType::Q6_K => $f::<f::Q6_K>($($arg),*),
-            DType::IQ4_NL => $f::<f::IQ4_NL>($($arg),*),
-            DType::IQ4_XS => $f::<f::IQ4_XS>($($arg),*),
-            DType::F32 | DType::F16 | DType::BF16 => unreachable!("{} has no blocks", $ty),
-        }
-    }};
-}
-use with_format;

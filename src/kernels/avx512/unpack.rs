@@ -3,8 +3,8 @@
 use core::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Format, OCTET, Padded, lane, with_format};
-use crate::DType;
+use super::{Format, OCTET, Padded, lane};
+use crate::kernels::x86::with_format;
 use crate::kernels::{BLOCK, Grouping, PANEL, Panel, Rows, scalar};
 
 /// Rows that are transposed at a time: the lanes of a register.
