@@ -108,6 +108,14 @@ impl Summary {
 /// Bytes of text that a token may add without an allocation: no piece of Gemma's is as long.
 const PIECE_BYTES: usize = 1024;
 
+/// The most bytes that generating takes, whatever its options, besides the caller's own stop strings and biases.
+pub(crate) fn most_bytes(vocab: usize, context: usize) -> usize {
+    Sampler::most_bytes(vocab, context)
+        + TopLogProbs::MOST_BYTES
+        + StreamDecoder::MOST_BYTES
+        + 2 * StopFilter::room_bytes(&[], PIECE_BYTES)
+}
+
 impl Session {
     /// Adds a prompt and generates what follows it. `on_piece` is called for every token, on this thread.
     ///
@@ -158,7 +166,10 @@ impl Session {
         let model = self.model().clone();
         let tokenizer = model.tokenizer()?;
         let vocab = model.config().vocab;
-        let mut sampler = Sampler::new(options.sampling.try_clone()?, vocab, hook.is_some(), self.rng)?;
+        let mut sampling = options.sampling.try_clone()?;
+        // There are no more tokens to look at, and none to make room for.
+        sampling.penalty_window = sampling.penalty_window.min(self.context());
+        let mut sampler = Sampler::new(sampling, vocab, hook.is_some(), self.rng)?;
         let mut top = TopLogProbs::new(options.top_log_probs)?;
         let mut decoder = StreamDecoder::new(tokenizer)?;
         let mut stops = StopFilter::new(&options.stop, PIECE_BYTES)?;

@@ -65,6 +65,7 @@ mod model;
 mod ops;
 #[allow(unsafe_code)]
 mod parallel;
+mod plan;
 #[allow(unsafe_code)]
 mod quant;
 mod sampler;
@@ -83,7 +84,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use generate::{FinishReason, GenerateOptions, Piece, Summary};
 pub use kernels::Isa;
 pub use limits::Limits;
-pub use model::{Arch, Config, KvType, Model, ModelBuilder, Plan, Progress, SessionOptions};
+pub use model::{Arch, Config, KvType, Model, ModelBuilder, Progress, SessionOptions};
+pub use plan::Plan;
 pub use sampler::{LogitsHook, SamplingOptions, TokenLogProb};
 pub use session::{Session, TokenScore};
 pub use storage::{Advice, MemoryBytes, Storage};

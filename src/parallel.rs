@@ -241,6 +241,10 @@ pub(crate) struct Team {
 }
 
 impl Team {
+    /// The most memory that a worker takes: the pages of its stack that passes touch (a thread's stack is some
+    /// megabytes of addresses, but few of them are ever used), and what the allocator and the pool keep for a thread.
+    pub(crate) const THREAD_BYTES: usize = 96 << 10;
+
     /// A team of `threads` workers, or of as many as can be created.
     pub(crate) fn new(threads: usize) -> Team {
         let mut threads = threads.max(1);

@@ -206,6 +206,14 @@ impl Sampler {
         })
     }
 
+    /// The most bytes that `new` takes, whatever the options, where penalties look at no more than `context` tokens.
+    /// The caller's list of biases is not among them.
+    pub(crate) fn most_bytes(vocab: usize, context: usize) -> usize {
+        size_of::<f32>() * vocab
+            + size_of::<Candidate>() * vocab.max(SHORT_LIST_ROOM)
+            + size_of::<u32>() * context
+    }
+
     /// The next token of a text whose tokens so far are `tokens`, by the `logits` `[vocab]` of the last. Ids from
     /// `pieces` on have no piece and are never chosen.
     pub(crate) fn sample(
@@ -390,6 +398,10 @@ pub(crate) struct TopLogProbs {
 }
 
 impl TopLogProbs {
+    /// The most bytes that `new` takes.
+    pub(crate) const MOST_BYTES: usize =
+        SHORT_LIST_ROOM * size_of::<Candidate>() + SHORT_LIST * size_of::<TokenLogProb>();
+
     pub(crate) fn new(n: usize) -> Result<TopLogProbs> {
         if n > SHORT_LIST {
             return Err(Error::InvalidOption {

@@ -26,9 +26,13 @@ impl<'a> StopFilter<'a> {
 
     /// An empty string with room for all that [`Self::push`] may let through at once.
     pub(crate) fn room(stops: &[String], piece: usize) -> Result<String> {
+        crate::error::try_text(Self::room_bytes(stops, piece), "text held back for stop strings")
+    }
+
+    /// Bytes of that.
+    pub(crate) fn room_bytes(stops: &[String], piece: usize) -> usize {
         let longest = stops.iter().map(String::len).max().unwrap_or(0);
-        let bytes = 2 * (longest + piece);
-        crate::error::try_text(bytes, "text held back for stop strings")
+        2 * (longest + piece)
     }
 
     /// Takes `text` and appends to `out` what can no longer be part of a stop string.

@@ -101,9 +101,13 @@ fn describe(model: &Model, args: &Args) -> Result<String> {
     line("  scratch", human_bytes(plan.scratch));
     line("  snapshots", human_bytes(plan.snapshots));
     line("  tokenizer", human_bytes(plan.tokenizer));
+    line("  other", human_bytes(plan.other));
+    line("and while it scores", human_bytes(plan.score));
     if let Some(available) = plan.available {
-        let enough =
-            if plan.total > available { ": NOT ENOUGH, the file will be read again and again" } else { "" };
+        let enough = match plan.fits() {
+            Some(false) => ": NOT ENOUGH, the file will be read again and again",
+            _ => "",
+        };
         line("available here", format!("{}{enough}", human_bytes(available)));
     }
     line("computed with", format!("{} threads, {}", model.threads(), model.isa()));

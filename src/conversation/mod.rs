@@ -64,6 +64,18 @@ pub struct Reply {
     pub dropped: Vec<DroppedTurn>,
 }
 
+/// Bytes of text that a token stands for, in the plan: Gemma's run at 4 or 5 in most languages.
+const TEXT_BYTES_A_TOKEN: usize = 8;
+
+/// The most memory that a conversation takes besides its session and snapshots, when the context is full of such text.
+pub(crate) fn most_bytes(context: usize) -> usize {
+    // The ids as they are and as they will be, lists that grow by doubling; those of the last question twice.
+    let ids = 2 * 2 + 2 + 1;
+    // The texts in the same way; those of the last question as a turn, and as the tokenizer wants it.
+    let texts = 2 + 2;
+    context * (ids * size_of::<u32>() + texts * TEXT_BYTES_A_TOKEN)
+}
+
 /// A conversation with a model in Gemma's turns (see [`chat`]).
 ///
 /// The ids that the model generated are kept as they came. When an answer ended by a limit, a stop string or a

@@ -449,6 +449,13 @@ impl Metadata {
         self.entries.is_empty()
     }
 
+    /// Bytes of memory that keys and places take; the values stay in the file.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.entries.iter().map(|e| super::name_bytes(&e.key)).sum::<usize>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.by_key.capacity() * size_of::<u32>()
+    }
+
     /// The keys in the file's order.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
         self.entries.iter().map(|e| e.key.as_str())

@@ -203,6 +203,18 @@ impl Gguf {
         self.parts.iter().map(|p| p.as_slice().len() as u64).sum()
     }
 
+    /// Bytes of memory that the header takes as it was read.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let names = self.tensors.iter().map(TensorInfo::heap_bytes).sum::<usize>()
+            + self.unsupported.iter().map(|t| name_bytes(&t.name)).sum::<usize>();
+        self.metadata.heap_bytes()
+            + names
+            + self.tensors.capacity() * size_of::<TensorInfo>()
+            + self.unsupported.capacity() * size_of::<UnsupportedTensor>()
+            + self.by_name.capacity() * size_of::<u32>()
+            + self.parts.capacity() * size_of::<Storage>()
+    }
+
     /// The metadata (of a split model, the first part's).
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -281,6 +293,11 @@ impl Gguf {
     }
 }
 
+/// Bytes of memory that a name takes: with what an allocator adds to a small piece and rounds it up by.
+fn name_bytes(name: &String) -> usize {
+    name.capacity() + 32
+}
+
 /// A tensor: its description, and a view of its data.
 ///
 /// Holds on to the file's mapping, so it may outlive the [`Gguf`] it came from. Clones share the data.
@@ -320,6 +337,11 @@ impl TensorInfo {
     /// Rows: the product of the other dimensions.
     pub fn rows(&self) -> usize {
         self.dims[1..].iter().product()
+    }
+
+    /// Bytes of memory that it takes besides its own size.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        name_bytes(&self.name)
     }
 
     /// Where its data begins, in bytes from the start of its file.

@@ -487,3 +487,7 @@ impl<'a> SharedLayer<'a> {
         unsafe { (self.keys.rows(span.clone()), self.values.rows(span)) }
     }
 }
+
+#[cfg(test)]
+#[path = "kv_cache_tests.rs"]
+mod tests;

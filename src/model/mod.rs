@@ -8,7 +8,7 @@ pub(crate) mod forward;
 pub(crate) mod kv_cache;
 mod metadata;
 mod open;
-mod plan;
+mod options;
 pub(crate) mod scratch;
 pub(crate) mod weights;
 
@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 pub use config::{Arch, Config};
 pub use kv_cache::KvType;
 pub use open::{ModelBuilder, Progress};
-pub use plan::{Plan, SessionOptions};
+pub use options::SessionOptions;
 
 use crate::gguf::Gguf;
 use crate::kernels::Kernels;
@@ -70,27 +70,6 @@ impl Model {
         ModelBuilder::default()
     }
 
-    /// The memory that a model and one session on it will take, without loading anything.
-    ///
-    /// # Errors
-    /// As [`Model::open`], and [`Error::InvalidOption`](crate::Error::InvalidOption).
-    pub fn plan(path: impl AsRef<Path>, threads: usize, options: &SessionOptions) -> Result<Plan> {
-        open::check_threads(threads)?;
-        let gguf = Gguf::open(path)?;
-        let config = Config::from_gguf(&gguf)?;
-        let weights = Weights::find(&gguf, &config)?;
-        Plan::new(&gguf, &config, &weights, threads, options)
-    }
-
-    /// As [`Model::plan`], of this model.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`](crate::Error::InvalidOption).
-    pub fn plan_session(&self, options: &SessionOptions) -> Result<Plan> {
-        let m = &*self.0;
-        Plan::new(&m.gguf, &m.config, &m.weights, m.team.threads(), options)
-    }
-
     /// The tokenizer, built when first asked for.
     ///
     /// # Errors
@@ -133,6 +112,11 @@ impl Model {
     pub fn inject_panic(&self, index: usize) {
         self.0.team.inject_panic(index);
     }
+}
+
+/// Bytes of an opened model's own tables, without those of the file's header.
+pub(crate) fn table_bytes(c: &Config) -> usize {
+    size_of::<Inner>() + c.windowed.capacity() + 2 * size_of::<f64>() * (c.head_dim / 2)
 }
 
 /// The angle by which position 1 rotates each pair of a head's values.

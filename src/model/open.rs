@@ -115,6 +115,17 @@ impl<'a> ModelBuilder<'a> {
         self.finish(gguf)
     }
 
+    /// Reads the header of a file and checks it as [`Self::open`] does, and no more. The number is that of the
+    /// threads asked for.
+    pub(crate) fn look_at(&self, path: &Path) -> Result<(Gguf, Config, Weights, usize)> {
+        self.check()?;
+        let gguf = Gguf::open_with(path, &self.token(), &mut |path| Storage::open(path))?;
+        let config = Config::from_gguf(&gguf)?;
+        let weights = Weights::find(&gguf, &config)?;
+        self.token().check()?;
+        Ok((gguf, config, weights, self.threads.unwrap_or_else(default_threads)))
+    }
+
     /// The caller's token, or one that nobody sets.
     fn token(&self) -> CancelToken {
         self.cancel.clone().unwrap_or_default()

@@ -46,6 +46,14 @@ impl Norm {
     }
 }
 
+/// Bytes of memory that a norm takes besides its own size.
+fn norm_bytes(norm: &Norm) -> usize {
+    match norm {
+        Norm::InFile(tensor) => tensor.heap_bytes(),
+        Norm::Copied(v) => v.capacity() * size_of::<f32>(),
+    }
+}
+
 /// One layer.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerWeights {
@@ -161,6 +169,23 @@ impl Weights {
         let layers =
             self.layers.iter().flat_map(|l| [&l.q, &l.k, &l.v, &l.attn_output, &l.gate, &l.up, &l.down]);
         layers.chain([&self.embedding, &self.output]).all(|m| m.ty == DType::F32)
+    }
+
+    /// Bytes of memory that this takes: where tensors lie, and the norms that had to be copied.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let of_layer = |l: &LayerWeights| {
+            let matrices = [&l.q, &l.k, &l.v, &l.attn_output, &l.gate, &l.up, &l.down];
+            let qk_norms = l.qk_norms.iter().flat_map(|(q, k)| [q, k]);
+            let norms = [&l.attn_norm, &l.ffn_norm].into_iter().chain(qk_norms);
+            let norms = norms.chain(&l.post_attention_norm).chain(&l.post_ffw_norm);
+            matrices.map(|m| m.tensor.heap_bytes()).iter().sum::<usize>()
+                + norms.map(norm_bytes).sum::<usize>()
+        };
+        self.layers.iter().map(of_layer).sum::<usize>()
+            + self.layers.capacity() * size_of::<LayerWeights>()
+            + self.embedding.tensor.heap_bytes()
+            + self.output.tensor.heap_bytes()
+            + norm_bytes(&self.output_norm)
     }
 
     /// What the inputs must be; in the exact mode, f32 for all.

@@ -1,5 +1,6 @@
 //! From ids to text, whole characters at a time.
 
+use super::vocab::MAX_PIECE_LEN;
 use super::{PieceKind, Tokenizer};
 use crate::{Error, Result};
 
@@ -33,6 +34,9 @@ pub struct StreamDecoder {
 }
 
 impl StreamDecoder {
+    /// The most bytes that one takes, whatever the vocabulary.
+    pub(crate) const MOST_BYTES: usize = MAX_PIECE_LEN + Utf8Bytes::MAX_OUT;
+
     /// A decoder at the beginning of a text.
     ///
     /// # Errors

@@ -1,10 +1,8 @@
-//! What a model and a session will take, before anything is loaded.
+//! How a session is laid out.
 
 use super::kv_cache::{KvShape, KvType};
-use super::scratch::Scratch;
 use super::weights::Weights;
 use super::{Config, MAX_LOGIT_ROWS};
-use crate::gguf::Gguf;
 use crate::{Error, Result};
 
 /// How a [`Session`](crate::Session) is laid out.
@@ -78,58 +76,4 @@ impl SessionOptions {
             full_history: self.full_history,
         })
     }
-}
-
-/// Bytes of memory: an upper bound, and a close one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Plan {
-    /// The mapped file. Its pages are shared between processes, and the system may take them back at any time.
-    pub file: u64,
-    /// Keys and values of a full context.
-    pub kv_cache: u64,
-    /// Buffers of a forward pass and of sampling.
-    pub scratch: u64,
-    /// Copies of the sliding windows.
-    pub snapshots: u64,
-    /// The tokenizer.
-    pub tokenizer: u64,
-    /// All of the above.
-    pub total: u64,
-    /// What the machine has available now, where it says so. A file larger than that is read again and again.
-    pub available: Option<u64>,
-}
-
-impl Plan {
-    /// For an opened file, `threads` workers and one session.
-    pub(crate) fn new(
-        gguf: &Gguf,
-        c: &Config,
-        weights: &Weights,
-        threads: usize,
-        options: &SessionOptions,
-    ) -> Result<Plan> {
-        let shape = options.shape(c, weights)?;
-        let needs = weights.needs(options.exact);
-        let file = gguf.file_len();
-        let kv_cache = shape.bytes(c) as u64;
-        let scratch = (Scratch::bytes(c, &needs, shape.batch, threads) + SAMPLER_BYTES * c.vocab) as u64;
-        let snapshots = (options.snapshots * shape.snapshot_bytes(c)) as u64;
-        let tokenizer = TOKENIZER_BYTES * c.vocab as u64;
-        let total = file + kv_cache + scratch + snapshots + tokenizer;
-        Ok(Plan { file, kv_cache, scratch, snapshots, tokenizer, total, available: available_memory() })
-    }
-}
-
-/// Bytes that sampling holds for each id of the vocabulary.
-const SAMPLER_BYTES: usize = 12;
-/// Bytes that the tokenizer holds for each piece.
-const TOKENIZER_BYTES: u64 = 56;
-
-/// Memory that could be had without pushing others out, where the system tells.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
