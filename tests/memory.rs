@@ -89,30 +89,44 @@ impl Case {
         }
     }
 
-    /// Starts the process; it ends when its input does.
-    fn start(&self) -> (Child, BufReader<ChildStdout>) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+    /// Starts the process; it ends when its input does. `None` where programs run emulated, whose memory is the
+    /// emulator's.
+    fn start(&self) -> Option<(Child, BufReader<ChildStdout>)> {
+        let program = std::env::current_exe().unwrap();
+        let child = Command::new(&program)
             .args(["--exact", "measured_process", "--ignored", "--nocapture", "--test-threads=1"])
             .env(CASE, self.to_env())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .spawn();
+        let mut child = match child {
+            Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => {
+                eprintln!("SKIPPED: this system cannot run {} itself", program.display());
+                return None;
+            }
+            child => child.unwrap(),
+        };
         let out = BufReader::new(child.stdout.take().unwrap());
-        (child, out)
+        if std::fs::read_link(format!("/proc/{}/exe", child.id())).unwrap() != program {
+            eprintln!("SKIPPED: {} runs emulated", program.display());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        Some((child, out))
     }
 
-    fn measure(&self) -> Measured {
-        let (child, mut out) = self.start();
+    fn measure(&self) -> Option<Measured> {
+        let (child, mut out) = self.start()?;
         let measured = result(&mut out);
         finish(child, out);
         println!("{}: {measured:?}, {:.3}", self.to_env(), measured.ratio());
-        measured
+        Some(measured)
     }
 
     /// The bounds that the plan promises.
     fn check(&self) {
-        let m = self.measure();
+        let Some(m) = self.measure() else { return };
         assert!(m.most <= m.private, "{} of {} bytes planned, {:.3}", m.most, m.private, m.ratio());
         assert!(m.end as f64 >= 0.8 * m.private as f64, "only {} of {} bytes planned", m.end, m.private);
     }
@@ -306,7 +320,8 @@ fn the_270m_where_sampling_and_batches_take_the_most() {
 #[test]
 fn the_270m_scoring() {
     let Some(path) = real_model() else { return };
-    let m = Case { work: Work::Score, ..Case::new(&path, KvType::F16, 2, 512) }.measure();
+    let case = Case { work: Work::Score, ..Case::new(&path, KvType::F16, 2, 512) };
+    let Some(m) = case.measure() else { return };
     assert!(m.most <= m.private + m.score, "{m:?}");
     assert!(m.most as f64 >= 0.8 * (m.private + m.score) as f64, "{m:?}");
 }
@@ -331,7 +346,8 @@ fn a_2b_on_one_thread() {
 
 /// Two processes on one file at the same time share it.
 fn two_processes(case: &Case) {
-    let mut both = [case.start(), case.start()];
+    let [Some(first), Some(second)] = [case.start(), case.start()] else { return };
+    let mut both = [first, second];
     let mut plan = None;
     for (_, out) in &mut both {
         plan = Some(result(out));
@@ -390,7 +406,7 @@ fn table() {
         for context in [2048, 4096] {
             let case = Case::new(&path, KvType::F16, 2, context);
             let plan = Model::plan(&path, 2, &case.options()).unwrap();
-            let m = case.measure();
+            let m = case.measure().expect("not emulated");
             let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
             println!(
                 "| {name} | {context} | {} |",
