@@ -3,6 +3,8 @@
 //! Tiles are counted from position 0 whatever the batch, and every query row goes through its own tiles in order:
 //! its sums do not depend on the rows beside it.
 
+use std::ops::Range;
+
 use super::Arithmetic;
 use super::activations::SharedActivations;
 use crate::Result;
@@ -155,13 +157,20 @@ impl Unit {
         let last = position(self.tokens - 1);
         for tile in lowest(0) / TILE..=last / TILE {
             let at = tile * TILE;
-            // When stepping, rows past the query are not even read; a full tile is needed for the panels.
-            let rows = if a == Arithmetic::Step { TILE.min(last + 1 - at) } else { TILE };
-            // SAFETY: the caller's promise: rows of this batch were written before the last barrier.
-            let (keys, values) = unsafe { cache.tile(self.kv_head, at, rows) };
+            // The rows of the tile that token `t` sees. Both ends grow with `t`.
+            let visible = |t: usize| {
+                lowest(t).saturating_sub(at).min(TILE)..(position(t) + 1).saturating_sub(at).min(TILE)
+            };
             if a == Arithmetic::Step {
-                k.attend_scores(m, &s.q[..m * hd], keys, rows, &mut s.scores, TILE);
+                // One token: what it does not see is not even read.
+                let seen = visible(0);
+                // SAFETY: the caller's promise: rows of this batch were written before the last barrier.
+                let (keys, _) = unsafe { cache.tile(self.kv_head, at + seen.start, seen.len()) };
+                k.attend_scores(m, &s.q[..m * hd], keys, seen.len(), &mut s.scores[seen.start..], TILE);
             } else {
+                // A full tile is needed for the panels.
+                // SAFETY: as above.
+                let (keys, _) = unsafe { cache.tile(self.kv_head, at, TILE) };
                 k.kv_row_to_f32(keys, &mut s.rows);
                 for half in 0..TILE / 32 {
                     let panel = &mut s.keys[half * 32 * hd..][..32 * hd];
@@ -170,19 +179,16 @@ impl Unit {
                 }
             }
             for r in 0..m {
-                let t = r / self.n_heads;
-                let scores = &mut s.scores[r * TILE..][..rows];
-                let visible =
-                    lowest(t).saturating_sub(at).min(rows)..(position(t) + 1).saturating_sub(at).min(rows);
-                if visible.is_empty() {
-                    scores.fill(0.0);
+                let seen = visible(r / self.n_heads);
+                if seen.is_empty() {
                     continue;
                 }
+                let scores = &mut s.scores[r * TILE..][..TILE];
                 if let Some(cap) = heads.softcap {
-                    k.softcap(&mut scores[visible.clone()], cap);
+                    k.softcap(&mut scores[seen.clone()], cap);
                 }
-                scores[..visible.start].fill(NEG_INF);
-                scores[visible.end..].fill(NEG_INF);
+                scores[..seen.start].fill(NEG_INF);
+                scores[seen.end..].fill(NEG_INF);
                 let max = s.max[r].max(k.max(scores));
                 if max == NEG_INF {
                     // Every score is −∞ or not a number; what a file like that says does not matter.
@@ -197,13 +203,16 @@ impl Unit {
                 s.max[r] = max;
             }
             if a == Arithmetic::Step {
-                k.attend_values(m, &s.scores, TILE, values, rows, &mut s.out[..m * hd]);
+                let seen = visible(0);
+                // SAFETY: as above.
+                let (_, values) = unsafe { cache.tile(self.kv_head, at + seen.start, seen.len()) };
+                let p = &s.scores[seen.start..];
+                k.attend_values(m, p, TILE, values, seen.len(), &mut s.out[..m * hd]);
             } else {
+                // SAFETY: as above.
+                let (_, values) = unsafe { cache.tile(self.kv_head, at, TILE) };
                 k.kv_row_to_f32(values, &mut s.rows);
-                for c in (0..hd).step_by(32) {
-                    let out = &mut s.out[c..];
-                    k.gemm_f32(m, TILE, &s.scores, TILE, &s.rows[c..], hd, out, hd, true);
-                }
+                self.add_values(k, hd, visible, s);
             }
         }
         for r in 0..m {
@@ -213,5 +222,39 @@ impl Unit {
             // SAFETY: this worker claimed these columns of the row.
             unsafe { out.store(k, a, t, head * hd, out_row) };
         }
+    }
+
+    /// Adds a tile's values `s.rows` [TILE, head_dim], weighted with `s.scores`, to `s.out`. Each token's sum takes the
+    /// rows that are `visible` to it and no others, in order: a value that is not finite would make even 0 times it
+    /// part of the sum.
+    fn add_values(
+        &self,
+        k: &Kernels,
+        hd: usize,
+        visible: impl Fn(usize) -> Range<usize>,
+        s: &mut AttentionScratch,
+    ) {
+        let AttentionScratch { rows, scores, out, .. } = s;
+        let mut add = |tokens: Range<usize>, seen: Range<usize>| {
+            if seen.is_empty() {
+                return;
+            }
+            let (first, m) = (tokens.start * self.n_heads, tokens.len() * self.n_heads);
+            let p = &scores[first * TILE + seen.start..];
+            for c in (0..hd).step_by(32) {
+                let v = &rows[seen.start * hd + c..];
+                k.gemm_f32(m, seen.len(), p, TILE, v, hd, &mut out[first * hd + c..], hd, true);
+            }
+        };
+        let all = 0..self.tokens;
+        // What all tokens see is one product; the edges of the mask, a token at a time, lie before and after it.
+        let common = visible(all.end - 1).start..visible(0).end;
+        if common.is_empty() {
+            all.for_each(|t| add(t..t + 1, visible(t)));
+            return;
+        }
+        all.clone().for_each(|t| add(t..t + 1, visible(t).start..common.start));
+        add(all.clone(), common.clone());
+        all.for_each(|t| add(t..t + 1, common.end..visible(t).end));
     }
 }
