@@ -29,39 +29,36 @@ pub(super) fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Pan
     }
 }
 
-/// Adds to each row's sum the products of four of its values. Not inlined for the same reason as [`dot`].
-#[inline(never)]
-fn add_products(sums: &mut [i32; PANEL], q: &[[u8; 4]], h: &[i8; 4]) {
-    let h = h.map(i16::from);
-    for (sum, q) in sums.iter_mut().zip(q) {
-        // Neighbours are multiplied in 16 bits and added in 32, which is one instruction of even SSE2.
-        *sum += (q[0] as i16 as i32 * h[0] as i32 + q[1] as i16 as i32 * h[1] as i32)
-            + (q[2] as i16 as i32 * h[2] as i32 + q[3] as i16 as i32 * h[3] as i32);
-    }
-}
-
 /// See [`super::Kernels::gemm_panel`].
 fn gemm_panel(panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f32]) {
     let g = panel.grouping;
     let per_block = g.per_block();
-    for (t, acc) in acc.chunks_exact_mut(PANEL).enumerate() {
-        for (b, block) in blocks.clone().enumerate() {
-            let h = &acts.h[t * acts.k + block * BLOCK..][..BLOCK];
+    for (b, block) in blocks.enumerate() {
+        // The block's rows one after the other, for all rows of activations: [PANEL, BLOCK]
+        let mut weights = [[0i16; BLOCK]; PANEL];
+        let q: &[[[u8; 4]; PANEL]] =
+            panel.q[b * BLOCK * PANEL..][..BLOCK * PANEL].as_chunks().0.as_chunks().0;
+        for (k4, q) in q.iter().enumerate() {
+            for (w, q) in weights.iter_mut().zip(q) {
+                w[k4 * 4..][..4].copy_from_slice(&q.map(|q| q as i16 - g.offset as i16));
+            }
+        }
+        for (t, acc) in acc.chunks_exact_mut(PANEL).enumerate() {
+            let h: &[i8; BLOCK] =
+                acts.h[t * acts.k + block * BLOCK..].first_chunk().expect("k is whole blocks");
+            let h = h.map(i16::from);
             let d = acts.scale[t * (acts.k / 32) + block];
             for group in 0..per_block {
-                let at16 = t * (acts.k / 16) + block * 2 + group * 2 / per_block;
-                let sum_h: i32 = acts.sum_h[at16..][..g.group / 16].iter().map(|&s| s as i32).sum();
-                let sum: f32 = if g.group == 16 { acts.sum16[at16] } else { acts.sum32[at16 / 2] };
-                let mut dot = [-g.offset * sum_h; PANEL];
-                for k4 in group * g.group / 4..(group + 1) * g.group / 4 {
-                    let q: &[[u8; 4]] = panel.q[(b * 8 + k4) * PANEL * 4..][..PANEL * 4].as_chunks().0;
-                    add_products(&mut dot, q, h[k4 * 4..].first_chunk().expect("blocks are whole"));
-                }
+                let at16 = t * (acts.k / 16) + block * 2 + group;
+                let sum = if g.group == 16 { acts.sum16[at16] } else { acts.sum32[at16 / 2] };
+                let k = group * g.group..(group + 1) * g.group;
+                let dots: [i32; PANEL] = std::array::from_fn(|r| dot(&weights[r][k.clone()], &h[k.clone()]));
                 let at = (b * per_block + group) * PANEL;
+                let (scale, min) = (&panel.scale[at..][..PANEL], &panel.min[at..][..PANEL]);
                 for (r, acc) in acc.iter_mut().enumerate() {
-                    *acc += panel.scale[at + r] * d * dot[r] as f32;
+                    *acc += scale[r] * d * dots[r] as f32;
                     if g.mins {
-                        *acc -= panel.min[at + r] * sum;
+                        *acc -= min[r] * sum;
                     }
                 }
             }
