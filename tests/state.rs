@@ -282,6 +282,45 @@ fn what_the_system_refuses() {
     assert!(names(dir.path()).is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_symbolic_link_stays_and_what_it_leads_to_is_replaced() {
+    use std::os::unix::fs::symlink;
+    let model = tiny("tiny-gemma3", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    symlink("second", at("first")).unwrap();
+    symlink(at("elsewhere/state"), at("second")).unwrap();
+    let mut s = session(&model, 64, 16);
+    // Where there is nothing yet, and where there is.
+    for n in 1..3 {
+        s.prefill(&ids(3)).unwrap();
+        s.save(at("first"), None).unwrap();
+        assert!(at("first").is_symlink() && at("second").is_symlink());
+        assert_eq!(names(&at("elsewhere")), ["state"]);
+        assert_eq!(load(&model, options(64, 16), &at("elsewhere/state")).unwrap().len(), 3 * n);
+    }
+    let before = std::fs::read(at("elsewhere/state")).unwrap();
+    let token = CancelToken::new();
+    token.cancel();
+    assert!(matches!(s.save(at("first"), Some(&token)), Err(Error::Cancelled)));
+    assert!(std::fs::read(at("first")).unwrap() == before);
+
+    symlink("round", at("about")).unwrap();
+    symlink("about", at("round")).unwrap();
+    assert!(matches!(s.save(at("round"), None), Err(Error::Io { .. })));
+    // What is no file is not replaced by one.
+    let socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    symlink("socket", at("link")).unwrap();
+    for name in ["socket", "link"] {
+        let e = s.save(at(name), None).unwrap_err();
+        assert!(matches!(e, Error::Io { .. }) && e.to_string().contains("not a regular file"), "{e}");
+    }
+    drop(socket);
+    assert!(!at("socket").is_file());
+}
+
 #[test]
 fn a_cancelled_save_or_load_leaves_all_as_it_was() {
     let model = tiny("tiny-gemma3", 1);

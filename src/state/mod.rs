@@ -23,26 +23,25 @@
 //!
 //! Rows lie by position, so that a session with another context or batch can take what it has room for.
 
+mod file;
+
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 
 use crate::model::{KvType, Model, SessionOptions};
 use crate::sampler::Rng;
 use crate::session::Session;
 use crate::xxh64::Xxh64;
 use crate::{CancelToken, Error, Result};
+use file::{Hashed, Sink, Synced, Temporary, behind_links};
 
 const MAGIC: &[u8; 8] = b"caratKV\n";
 const VERSION: u32 = 1;
 const HEADER: usize = 104;
 /// Bytes written or read at once.
 const PIECE: usize = 64 << 10;
-/// Bytes between two syncs: 80 ms at the 50 MB/s of a slow card. Without them the last one would take as long as all
-/// of the file, and could not be cancelled.
-const SYNC: usize = 4 << 20;
 
 struct Header {
     kv: u32,
@@ -113,15 +112,21 @@ impl Session {
     /// goes on with the same bits.
     ///
     /// A file that is there already is replaced only when the new one is complete and on the disk; until then, and
-    /// after an error, it stays as it was. Beside it there is room needed for both. `cancel` stops it within one
+    /// after an error, it stays as it was. Beside it there is room needed for both. A symbolic link stays one: what it
+    /// leads to is replaced. `cancel` stops it within one
     /// piece of a few megabytes, except during the last sync.
     ///
     /// # Errors
     /// [`Error::Io`], a full disk among them; [`Error::Cancelled`]; [`Error::FileChanged`] when the model's file did.
     pub fn save(&self, path: impl AsRef<Path>, cancel: Option<&CancelToken>) -> Result<()> {
         self.check_usable()?;
-        let path = path.as_ref();
-        let name = path.display().to_string();
+        let name = path.as_ref().display().to_string();
+        let path = &behind_links(path.as_ref()).map_err(io_error(&name, "follow"))?;
+        if std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+            // A pipe or a device would be gone.
+            let e = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(io_error(&name, "replace")(e));
+        }
         let (temporary, file) = Temporary::beside(path).map_err(io_error(&name, "create a file beside"))?;
         let file = self.write(&name, file, cancel)?;
         file.sync_all().map_err(io_error(&name, "write"))?;
@@ -146,7 +151,7 @@ impl Session {
             rng: self.rng.0,
         };
         let write = || io_error(name, "write");
-        let mut buffer = BufWriter::with_capacity(PIECE, Synced { sink, unsynced: 0 });
+        let mut buffer = BufWriter::with_capacity(PIECE, Synced::new(sink));
         buffer.write_all(&header.bytes()).map_err(write())?;
         let mut out = Hashed { inner: &mut buffer, hash: Xxh64::new() };
         for id in &self.tokens {
@@ -361,123 +366,9 @@ impl<R: Read> Source<'_, R> {
     }
 }
 
-/// What hashes all that passes through.
-struct Hashed<T> {
-    inner: T,
-    hash: Xxh64,
-}
-
-impl<T: Write> Write for Hashed<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<T: Read> Read for Hashed<T> {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(to)?;
-        self.hash.update(&to[..n]);
-        Ok(n)
-    }
-}
-
-impl<T: Read> Hashed<T> {
-    fn skip(&mut self, bytes: usize) -> io::Result<()> {
-        match io::copy(&mut self.take(bytes as u64), &mut io::sink())? {
-            n if n == bytes as u64 => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-}
-
-/// Where a state is written to.
-trait Sink: Write {
-    /// Waits until what was written is on the disk.
-    fn sync(&mut self) -> io::Result<()>;
-}
-
-impl Sink for File {
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-}
-
-/// Syncs every few megabytes.
-struct Synced<S> {
-    sink: S,
-    unsynced: usize,
-}
-
-impl<S: Sink> Write for Synced<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.unsynced >= SYNC {
-            self.sink.sync()?;
-            self.unsynced = 0;
-        }
-        let n = self.sink.write(bytes)?;
-        self.unsynced += n;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
-    }
-}
-
-/// A file that is removed unless it takes its place.
-struct Temporary(Option<PathBuf>);
-
-impl Temporary {
-    /// A new file in the same directory, so that renaming it is one step of the file system's.
-    fn beside(path: &Path) -> io::Result<(Temporary, File)> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let Some(name) = path.file_name() else { return Err(io::ErrorKind::IsADirectory.into()) };
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}-{number}.tmp", std::process::id()));
-        let temporary = path.with_file_name(temporary);
-        let file = File::options().write(true).create_new(true).open(&temporary)?;
-        let guard = Temporary(Some(temporary));
-        // Who could not read the old file shall not read the new one.
-        #[cfg(unix)]
-        if let Ok(old) = std::fs::metadata(path) {
-            file.set_permissions(old.permissions())?;
-        }
-        Ok((guard, file))
-    }
-
-    fn become_file(mut self, path: &Path) -> io::Result<()> {
-        let Some(temporary) = &self.0 else { return Ok(()) };
-        std::fs::rename(temporary, path)?;
-        self.0 = None;
-        // The name is on the disk when its directory is; where directories cannot be synced the system sees to it.
-        #[cfg(unix)]
-        if let Some(directory) = path.parent() {
-            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-            let _ = File::open(directory).and_then(|d| d.sync_all());
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // There is nobody left to tell.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::file::SYNC;
     use super::*;
 
     fn session(context: usize) -> Session {
@@ -528,7 +419,7 @@ mod tests {
         let session = session(256);
         let disk = session.write("test", disk(|_| Ok(())), None).unwrap();
         assert!(disk.pieces > 4, "{}", disk.pieces);
-        let mut many = Synced { sink: super::tests::disk(|_| Ok(())), unsynced: 0 };
+        let mut many = Synced::new(super::tests::disk(|_| Ok(())));
         for _ in 0..1000 {
             many.write_all(&[0; PIECE]).unwrap();
         }
