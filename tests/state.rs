@@ -264,6 +264,28 @@ fn another_model_or_another_type_of_cache() {
 }
 
 #[test]
+fn exact_sessions_and_others_do_not_go_on_with_each_others_texts() {
+    let model = tiny("tiny-gemma3", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let with = |exact: bool| {
+        let mut o = options(64, 16);
+        (o.kv, o.exact) = (Some(KvType::F32), exact);
+        o
+    };
+    for exact in [false, true] {
+        let mut s = Session::new(&model, with(exact)).unwrap();
+        s.prefill(&ids(40)).unwrap();
+        s.save(&path, None).unwrap();
+        let (what, message) = refused(&model, with(!exact), &path);
+        assert_eq!(what, "type of keys and values");
+        assert!(message.contains("f32") && message.contains("exact"), "{message}");
+        let mut same = load(&model, with(exact), &path).unwrap();
+        assert_eq!(continued(&mut same, 10), continued(&mut s, 10));
+    }
+}
+
+#[test]
 fn what_the_system_refuses() {
     let model = tiny("tiny-gemma3", 1);
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 8 | `caratKV` and a line feed |
 //! | u32 | version of the format: 1 |
-//! | u32 | how keys and values are stored: 0 f16, 1 q8_0, 2 f32 |
+//! | u32 | how keys and values are stored: 0 f16, 1 q8_0, 2 f32, 3 f32 of the exact arithmetic |
 //! | u64 | the model's fingerprint |
 //! | u64 | length of the whole file in bytes |
 //! | u64 | tokens |
@@ -99,12 +99,18 @@ impl Header {
     }
 }
 
-fn kv_number(ty: KvType) -> u32 {
-    match ty {
-        KvType::F16 => 0,
-        KvType::Q8_0 => 1,
-        KvType::F32 => 2,
-    }
+/// How keys and values can be stored, and by which arithmetic they came about: [`Header::kv`] is an index of these.
+/// The exact mode's go into exact sessions only, and no others do: what a session computes is all by one arithmetic.
+const KINDS: [(KvType, bool, &str); 4] = [
+    (KvType::F16, false, "f16"),
+    (KvType::Q8_0, false, "q8_0"),
+    (KvType::F32, false, "f32"),
+    (KvType::F32, true, "f32 of the exact mode"),
+];
+
+/// The index in [`KINDS`].
+fn kind(ty: KvType, exact: bool) -> usize {
+    KINDS.iter().position(|k| (k.0, k.1) == (ty, exact)).expect("the exact mode stores f32")
 }
 
 impl Session {
@@ -140,7 +146,7 @@ impl Session {
         let cache = &self.cache;
         let rows: usize = (0..cache.n_layers()).map(|l| cache.held(l, n).len()).sum();
         let header = Header {
-            kv: kv_number(self.shape.ty),
+            kv: kind(self.shape.ty, self.options().exact) as u32,
             fingerprint: self.model().0.fingerprint()?,
             len: file_len(n, logits.len(), rows, cache.position_bytes()),
             tokens: n as u64,
@@ -175,13 +181,15 @@ impl Session {
     }
 
     /// Opens a session that [`Self::save`] wrote, with options of its own: another context or batch is no obstacle
-    /// where the text fits, another [`KvType`] is.
+    /// where the text fits, another [`KvType`] is. Nor does an exact session ([`SessionOptions::exact`]) go on with what
+    /// another computed, or another with what it did: the logits would be those of neither arithmetic. With another
+    /// instruction set, or on another machine, it goes on from the same keys and values.
     ///
     /// The rows that a sliding window had lost stay lost: [`SessionOptions::full_history`] begins where the saved
     /// session did.
     ///
     /// # Errors
-    /// [`Error::State`] for a file of another model or another KV type, one that is damaged, or a text that does not
+    /// [`Error::State`] for a file of another model, KV type or arithmetic, one that is damaged, or a text that does not
     /// fit; [`Error::Io`]; [`Error::Cancelled`]; those of [`Self::new`].
     pub fn load(
         model: &Model,
@@ -294,10 +302,10 @@ impl<R: Read> Source<'_, R> {
             return self.wrong("model", expected, format_args!("{:016x}", h.fingerprint));
         }
         let shape = options.shape(&m.config, &m.weights)?;
-        if h.kv != kv_number(shape.ty) {
-            let types = [KvType::F16, KvType::Q8_0, KvType::F32];
-            let found = types.into_iter().find(|&t| kv_number(t) == h.kv).map_or("unknown", KvType::name);
-            return self.wrong("type of keys and values", shape.ty.name(), found);
+        let expected = kind(shape.ty, options.exact);
+        if h.kv as usize != expected {
+            let found = KINDS.get(h.kv as usize).map_or("unknown", |k| k.2);
+            return self.wrong("type of keys and values", KINDS[expected].2, found);
         }
         if h.tokens > shape.context as u64 {
             let context = shape.context;
