@@ -93,11 +93,18 @@ impl Worker<'_> {
         self.shared.threads
     }
 
+    /// Whether the pass was cancelled or poisoned, and the next barrier will say so: what a chunk still lacks then
+    /// need not be done. For chunks that take longer than a few milliseconds.
+    #[inline]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.cancel.is_some_and(CancelToken::is_cancelled) || self.shared.poisoned.load(Relaxed)
+    }
+
     /// The next chunk of `0..n` that nobody has taken in this step, in order; `None` when there is none left, or
     /// when the pass was cancelled or poisoned. A step has one such loop.
     #[inline]
     pub(crate) fn claim(&mut self, n: usize) -> Option<usize> {
-        if self.cancel.is_some_and(CancelToken::is_cancelled) || self.shared.poisoned.load(Relaxed) {
+        if self.is_stopped() {
             return None;
         }
         let i = self.shared.next.fetch_add(1, Relaxed);

@@ -330,3 +330,97 @@ fn regenerating_600_tokens_of_the_real_model_processes_the_last_question_only() 
     assert!(again.prompt_tokens < 20);
     assert_eq!(bits(c.session().logits().unwrap()), first);
 }
+
+#[test]
+fn what_was_saved_goes_on_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("talk");
+    let system = Some("  Be brief.\n");
+    // Windows of 16 tokens in rings of 64: the last answer is longer.
+    let mut c = conversation(256, 16, 1, system);
+    let model = c.session().model().clone();
+    send(&mut c, " Hello there ", 20);
+    send(&mut c, "And then?", 70);
+    c.save(&path, None).unwrap();
+    let load = |snapshots: usize| {
+        let mut o = options(256, 16);
+        o.snapshots = snapshots;
+        Conversation::load(&model, o, &path, None).unwrap()
+    };
+    let same = |other: &Conversation| {
+        assert_eq!(other.turns().collect::<Vec<_>>(), c.turns().collect::<Vec<_>>());
+        assert_eq!((other.system(), other.tokens()), (system, c.tokens()));
+    };
+    let questions: Vec<_> = c.turns().filter(|t| t.role == Role::User).map(|t| t.tokens).collect();
+    let begin = c.turns().nth(1).unwrap().tokens.end;
+    let question = questions[1].end - begin;
+
+    let mut other = load(1);
+    same(&other);
+    // Answered again: nothing but the question is processed, with a snapshot; all of it, without.
+    let again = other.regenerate(&exactly(70), quiet).unwrap();
+    assert_eq!((again.summary.prompt_tokens, again.summary.reused_tokens), (question, begin));
+    same(&other);
+    assert_eq!(now(other.session()), now(c.session()));
+    let again = load(0).regenerate(&exactly(1), quiet).unwrap();
+    assert_eq!((again.summary.prompt_tokens, again.summary.reused_tokens), (questions[1].end, 0));
+    // Saved again it has lost nothing.
+    let mut other = load(3);
+    other.save(&path, None).unwrap();
+    let again = other.regenerate(&exactly(70), quiet).unwrap();
+    assert_eq!(again.summary.prompt_tokens, question);
+    let again = load(1).regenerate(&exactly(1), quiet).unwrap();
+    assert_eq!(again.summary.prompt_tokens, question);
+
+    // The next question.
+    let mut other = load(1);
+    let reply = send(&mut other, "Why?", 5);
+    let expected = send(&mut c, "Why?", 5);
+    assert_eq!(reply.summary.prompt_tokens, expected.summary.prompt_tokens);
+    assert_eq!((other.tokens(), now(other.session())), (c.tokens(), now(c.session())));
+}
+
+#[test]
+fn sessions_and_conversations_open_each_others_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("talk");
+    let mut c = conversation(256, 16, 1, Some("Be brief."));
+    let model = c.session().model().clone();
+    send(&mut c, "Hello", 70);
+    c.save(&path, None).unwrap();
+    let session = Session::load(&model, options(256, 16), &path, None).unwrap();
+    assert_eq!((session.tokens(), now(&session)), (c.tokens(), now(c.session())));
+    session.save(&path, None).unwrap();
+    let read = Conversation::load(&model, options(256, 16), &path, None).unwrap();
+    assert_eq!(read.tokens(), c.tokens());
+    assert_eq!(read.system(), None);
+    assert_eq!(read.turns().next().unwrap().text, "Be brief.\n\nHello");
+    // One that has said nothing yet, and one that has forgotten what it said.
+    conversation(256, 16, 1, Some("Be brief.")).save(&path, None).unwrap();
+    let empty = Conversation::load(&model, options(256, 16), &path, None).unwrap();
+    assert_eq!((empty.turns().count(), empty.system()), (0, Some("Be brief.")));
+    c.reset();
+    c.save(&path, None).unwrap();
+    let mut empty = Conversation::load(&model, options(256, 16), &path, None).unwrap();
+    assert_eq!((empty.turns().count(), empty.system()), (0, Some("Be brief.")));
+    let reply = send(&mut empty, "Hello", 70);
+    assert!(reply.summary.reused_tokens > 0);
+    assert_eq!(now(empty.session()), now(c.session()));
+}
+
+/// What the first version of the format wrote for the same model.
+#[test]
+fn files_of_the_first_version_still_open() {
+    let model = tiny("tiny-gemma3", 1);
+    let path = common::data("talk-1.carat");
+    let mut read = Conversation::load(&model, options(256, 16), &path, None).unwrap();
+    let said: Vec<_> = read.turns().filter(|t| t.role == Role::User).map(|t| t.text.to_string()).collect();
+    assert_eq!(said, ["Hello", "And then?"]);
+    send(&mut read, "Why?", 5);
+    let fresh = replayed(&model, &read);
+    assert_eq!(now(read.session()), fresh);
+    assert_eq!(Session::load(&model, options(256, 16), &path, None).unwrap().tokens(), {
+        let answer = read.turns().nth(3).unwrap().tokens.end;
+        &read.tokens()[..answer]
+    });
+}

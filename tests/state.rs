@@ -198,10 +198,10 @@ fn files_that_are_not_what_they_should_be() {
     assert!(message.contains("caratKV"), "{message}");
     assert_eq!(what(b"GGUF, or anything else").0, "beginning");
     let mut other = good.clone();
-    other[8] = 2;
+    other[8] = 3;
     let (w, message) = what(&other);
     assert_eq!(w, "version of the format");
-    assert!(message.contains("expected 1, found 2"), "{message}");
+    assert!(message.contains("expected 1 to 2, found 3"), "{message}");
 
     for len in (0..good.len()).filter(|l| *l < 300 || l % 7 == 0 || good.len() - l < 20) {
         let w = what(&good[..len]).0;
@@ -211,14 +211,14 @@ fn files_that_are_not_what_they_should_be() {
 
     // A bit of every byte, and every bit of the header.
     for at in 0..good.len() {
-        for bit in if at < 112 { 0..8 } else { at % 8..at % 8 + 1 } {
+        for bit in if at < 136 { 0..8 } else { at % 8..at % 8 + 1 } {
             let mut bad = good.clone();
             bad[at] ^= 1 << bit;
             let w = what(&bad).0;
             let expected = match at {
                 0..8 => "beginning",
                 8..12 => "version of the format",
-                12..104 => "checksum of the header",
+                12..128 => "checksum of the header",
                 // An id that no model has is seen first.
                 _ if w == "token" => "token",
                 _ => "checksum",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use carat::{CancelToken, GenerateOptions, Isa, KvType, Model, SessionOptions};
+use carat::{CancelToken, GenerateOptions, Isa, KvType, Model, ModelBuilder, SessionOptions};
 
 use crate::failure::Result;
 use crate::{output, pull};
@@ -33,18 +33,23 @@ impl ModelArgs {
         }
     }
 
-    /// Opens it.
-    pub fn open(&self, cancel: &CancelToken) -> Result<Model> {
-        let path = self.path(cancel)?;
-        let mut builder = Model::builder().cancel(cancel);
+    /// As these options say.
+    pub fn builder(&self) -> ModelBuilder<'_> {
+        let mut builder = Model::builder();
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
         if let Some(isa) = self.isa {
             builder = builder.isa(isa);
         }
+        builder
+    }
+
+    /// Opens it.
+    pub fn open(&self, cancel: &CancelToken) -> Result<Model> {
+        let path = self.path(cancel)?;
         let began = std::time::Instant::now();
-        let model = builder.open(&path)?;
+        let model = self.builder().cancel(cancel).open(&path)?;
         if self.verbose {
             eprintln!(
                 "carat: {}: {}, {}, {} threads, {}, opened in {:.0} ms",

@@ -66,12 +66,24 @@ fn conversations_are_saved_and_loaded() {
     assert!(said.contains("saved"), "{said}");
     let (rest, said) = talk(chat().arg("-v"), &format!("/load {file}\nWhy?\n"));
     assert!(said.contains("loaded 2 questions"), "{said}");
+    // Where it was.
+    let last = first.lines().last().unwrap();
+    assert!(said.contains("> And then?") && said.contains(last), "{said}");
     assert!(!said.contains("(0 reused)"), "{said}");
     assert_eq!(format!("{first}{rest}"), whole);
 
     // Another answer to the last question, which is the same one here.
     let (again, _) = talk(&mut chat(), &format!("/load {file}\n/regenerate\nWhy?\n"));
     assert!(first.ends_with(&again[..again.len() - rest.len()]), "{first:?} {again:?}");
+
+    // The system's text is part of it.
+    let told = format!("{file}.told");
+    let with = |lines: &str| talk(chat().args(["--system", "Be brief."]), lines);
+    let (whole_told, _) = with("Hello there\nWhy?\n");
+    let (first_told, _) = with(&format!("Hello there\n/save {told}\n"));
+    let (rest_told, said) = talk(&mut chat(), &format!("/load {told}\n/system\nWhy?\n"));
+    assert!(said.matches("Be brief.").count() == 2, "{said}");
+    assert_eq!(format!("{first_told}{rest_told}"), whole_told);
 
     // What cannot be loaded changes nothing.
     let (text, said) = talk(&mut chat(), &format!("Hello there\n/load {file}.absent\nAnd then?\nWhy?\n"));

@@ -4,6 +4,7 @@
 //! left. Every call writes down the ids that it wants processed, keeps the longest beginning that the session can go
 //! back to, and processes the rest. A call that fails leaves the transcript as it was.
 
+mod saved;
 mod snapshots;
 mod transcript;
 
@@ -98,16 +99,16 @@ impl Conversation {
     pub fn new(session: Session, system: Option<&str>) -> Result<Conversation> {
         session.model().tokenizer()?;
         Ok(Conversation {
-            snapshots: Snapshots::new(&session)?,
+            snapshots: Snapshots::new(&session, Vec::new())?,
             transcript: Transcript { system: system.map(Into::into), ..Default::default() },
             session,
             policy: ContextPolicy::default(),
         })
     }
 
-    /// Goes on with the conversation whose tokens a session holds, such as one that was saved and loaded
-    /// ([`Session::save`], [`Session::load`]). All ids stay what they are. A system's text is part of the first
-    /// question then. A last question without an answer is left out.
+    /// Goes on with the conversation whose tokens a session holds, such as one that was saved by itself
+    /// ([`Session::save`], [`Session::load`]; for whole conversations see [`Self::save`]). All ids stay what they are.
+    /// A system's text is part of the first question then. A last question without an answer is left out.
     ///
     /// # Errors
     /// [`Error::Chat`] where the tokens are not a conversation, and as [`Self::new`].

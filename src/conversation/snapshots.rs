@@ -9,16 +9,23 @@ use crate::{CancelToken, Result};
 pub(super) struct Snapshots(Vec<Snapshot>);
 
 impl Snapshots {
-    /// As many as the session's options say, none where it can go back anywhere.
-    pub(super) fn new(session: &Session) -> Result<Snapshots> {
-        let mut all = Vec::new();
-        for _ in 0..session.options().snapshots {
+    /// As many as the session's options say, none where it can go back anywhere. The first are those that are `there`.
+    pub(super) fn new(session: &Session, there: Vec<Snapshot>) -> Result<Snapshots> {
+        let mut all = there;
+        while all.len() < session.options().snapshots {
             match session.blank_snapshot()? {
                 Some(s) => all.push(s),
                 None => break,
             }
         }
         Ok(Snapshots(all))
+    }
+
+    /// Those that the session needs to go back to where they were made, the longest first.
+    pub(super) fn needed(&self, session: &Session) -> Vec<&Snapshot> {
+        let mut all: Vec<_> = self.0.iter().filter(|s| s.len > 0 && !session.can_resume_at(s.len)).collect();
+        all.sort_by_key(|s| std::cmp::Reverse(s.len));
+        all
     }
 
     /// Cuts the session's text to the longest beginning of the transcript that it can go back to, and to less than

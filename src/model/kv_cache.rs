@@ -172,13 +172,20 @@ struct Ring {
     oldest: usize,
 }
 
+impl Ring {
+    /// The lowest position that the token at `len` sees.
+    fn first_seen(&self, len: usize) -> usize {
+        (len + 1).saturating_sub(self.window)
+    }
+}
+
 /// A copy of the windows at some position, to go back to.
 pub(crate) struct Snapshot {
     /// The position: this many tokens came before.
     pub(crate) len: usize,
     oldest: usize,
-    /// For every windowed layer, keys then values: [n_kv_heads, window rows, row bytes].
-    data: Vec<u8>,
+    /// For every windowed layer, keys then values: [n_kv_heads, len − oldest, row bytes].
+    pub(crate) data: Vec<u8>,
 }
 
 /// How long the buffers are: what follows from the options before anything is allocated.
@@ -289,7 +296,9 @@ impl KvCache {
         let Some(r) = self.ring.filter(|r| !r.whole) else { return };
         into.data.clear();
         into.len = len;
-        into.oldest = r.oldest.max((len + 1).saturating_sub(r.window));
+        // What can be gone on from holds all of a window.
+        debug_assert!(self.can_resume_at(len));
+        into.oldest = r.first_seen(len);
         let row = self.ty.row_bytes(self.head_dim);
         for l in self.layers.iter().filter(|l| l.windowed) {
             for buffer in [&l.keys, &l.values] {
@@ -299,6 +308,20 @@ impl KvCache {
                 }
             }
         }
+    }
+
+    /// Bytes of a snapshot at position `len`: the window of every windowed layer.
+    pub(crate) fn snapshot_bytes_at(&self, len: usize) -> usize {
+        let Some(r) = self.ring else { return 0 };
+        let layers = self.layers.iter().filter(|l| l.windowed).count();
+        layers * (len - r.first_seen(len)) * self.position_bytes()
+    }
+
+    /// Makes a snapshot, whose data were read from a file, one at position `len`.
+    pub(crate) fn set_snapshot_len(&self, len: usize, snapshot: &mut Snapshot) {
+        debug_assert_eq!(snapshot.data.len(), self.snapshot_bytes_at(len));
+        snapshot.len = len;
+        snapshot.oldest = self.ring.map_or(0, |r| r.first_seen(len));
     }
 
     /// Goes back to a snapshot: the full layers' rows before it must be those that were there when it was made.

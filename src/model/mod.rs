@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 pub use config::{Arch, Config};
 pub use kv_cache::KvType;
 pub use open::{ModelBuilder, Progress};
+pub(crate) use options::MAX_SNAPSHOTS;
 pub use options::SessionOptions;
 
 use crate::gguf::Gguf;

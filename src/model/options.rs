@@ -37,7 +37,8 @@ impl Default for SessionOptions {
 /// Most positions that a session may hold by default.
 const DEFAULT_CONTEXT: usize = 4096;
 const MAX_BATCH: usize = 4096;
-const MAX_SNAPSHOTS: usize = 64;
+/// Most snapshots that a conversation may keep.
+pub(crate) const MAX_SNAPSHOTS: usize = 64;
 
 impl SessionOptions {
     /// The layout for a model, or [`Error::InvalidOption`].

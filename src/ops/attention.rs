@@ -112,7 +112,7 @@ pub(crate) unsafe fn attend(
         let t0 = span * tokens;
         let unit = Unit { kv_head, first_head, n_heads, t0, tokens: tokens.min(n - t0), start };
         // SAFETY: the caller's promise; this worker claimed the unit's rows and columns of `out`.
-        unsafe { unit.attend(k, a, heads, q, cache, out, s) };
+        unsafe { unit.attend(w, k, a, heads, q, cache, out, s) };
     }
 }
 
@@ -131,6 +131,7 @@ impl Unit {
     #[allow(clippy::too_many_arguments)]
     unsafe fn attend(
         &self,
+        w: &Worker<'_>,
         k: &Kernels,
         a: Arithmetic,
         heads: &Heads,
@@ -156,6 +157,10 @@ impl Unit {
         let lowest = |t: usize| heads.window.map_or(0, |w| (position(t) + 1).saturating_sub(w));
         let last = position(self.tokens - 1);
         for tile in lowest(0) / TILE..=last / TILE {
+            // A long context has many tiles.
+            if w.is_stopped() {
+                return;
+            }
             let at = tile * TILE;
             // The rows of the tile that token `t` sees. Both ends grow with `t`.
             let visible = |t: usize| {

@@ -5,7 +5,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | `caratKV` and a line feed |
-//! | u32 | version of the format: 1 |
+//! | u32 | version of the format: 2 |
 //! | u32 | how keys and values are stored: 0 f16, 1 q8_0, 2 f32, 3 f32 of the exact arithmetic |
 //! | u64 | the model's fingerprint |
 //! | u64 | length of the whole file in bytes |
@@ -15,35 +15,47 @@
 //! | u32 | logits: the size of the vocabulary, or 0 for none |
 //! | u64 | bytes of a position in a layer |
 //! | 4 × u64 | state of the sampler's generator |
+//! | u32 | snapshots of a conversation (from version 2 on, as all three) |
+//! | u32 | 0 |
+//! | u64 | bytes of the snapshots |
+//! | u64 | bytes of the transcript of a conversation, 0 for none |
 //! | u64 | XXH64 of all before it |
 //! | u32 each | the tokens |
 //! | f32 each | the logits after the last token |
 //! | | for each layer, for each position that it holds: the keys of all heads, the values of all heads |
+//! | | for each snapshot: its length in tokens, a u64; for each windowed layer the keys, then the values, of its window |
+//! | | the transcript: see `conversation/saved.rs` |
 //! | u64 | XXH64 of all after the header |
 //!
 //! Rows lie by position, so that a session with another context or batch can take what it has room for.
 
 mod file;
+mod read;
 
-use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
+use crate::model::kv_cache::Snapshot;
 use crate::model::{KvType, Model, SessionOptions};
-use crate::sampler::Rng;
 use crate::session::Session;
 use crate::xxh64::Xxh64;
 use crate::{CancelToken, Error, Result};
 use file::{Hashed, Sink, Synced, Temporary, behind_links};
+use read::Source;
 
 const MAGIC: &[u8; 8] = b"caratKV\n";
-const VERSION: u32 = 1;
-const HEADER: usize = 104;
+const VERSION: u32 = 2;
+/// Bytes of the header without its checksum, in each version.
+const HEADER: [usize; VERSION as usize] = [96, 120];
+/// A conversation's texts and ids are far shorter; a file that says otherwise is not believed.
+const MAX_TRANSCRIPT: usize = 1 << 30;
 /// Bytes written or read at once.
 const PIECE: usize = 64 << 10;
 
 struct Header {
+    /// Bytes that it takes in the file, its checksum included.
+    header_len: usize,
     kv: u32,
     fingerprint: u64,
     len: u64,
@@ -53,11 +65,18 @@ struct Header {
     logits: u32,
     position_bytes: u64,
     rng: [u64; 4],
+    snapshots: u32,
+    snapshot_bytes: u64,
+    transcript_bytes: u64,
 }
 
+/// The header as it is written.
+const NOW: usize = HEADER[VERSION as usize - 1];
+
 impl Header {
-    fn bytes(&self) -> [u8; HEADER] {
-        let mut out = [0; HEADER];
+    /// With its checksum.
+    fn bytes(&self) -> [u8; NOW + 8] {
+        let mut out = [0; NOW + 8];
         let mut rest = &mut out[..];
         let mut put = |bytes: &[u8]| {
             let (now, later) = std::mem::take(&mut rest).split_at_mut(bytes.len());
@@ -76,16 +95,21 @@ impl Header {
         for n in self.rng {
             put(&n.to_le_bytes());
         }
-        let sum = Xxh64::of(&out[..HEADER - 8]);
-        out[HEADER - 8..].copy_from_slice(&sum.to_le_bytes());
+        put(&self.snapshots.to_le_bytes());
+        put(&[0; 4]);
+        put(&self.snapshot_bytes.to_le_bytes());
+        put(&self.transcript_bytes.to_le_bytes());
+        let sum = Xxh64::of(&out[..NOW]);
+        out[NOW..].copy_from_slice(&sum.to_le_bytes());
         out
     }
 
-    /// Reads what `bytes`, after magic number and version, hold.
-    fn parse(bytes: &[u8; HEADER - 8]) -> Header {
+    /// Reads what `bytes` hold, of which the first `len` were there: an older version ends with zeros.
+    fn parse(bytes: &[u8; NOW], len: usize) -> Header {
         let u32 = |at: usize| bytes[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
         let u64 = |at: usize| bytes[at..].first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
         Header {
+            header_len: len + 8,
             kv: u32(12),
             fingerprint: u64(16),
             len: u64(24),
@@ -95,6 +119,9 @@ impl Header {
             logits: u32(52),
             position_bytes: u64(56),
             rng: std::array::from_fn(|i| u64(64 + 8 * i)),
+            snapshots: u32(96),
+            snapshot_bytes: u64(104),
+            transcript_bytes: u64(112),
         }
     }
 }
@@ -113,6 +140,23 @@ fn kind(ty: KvType, exact: bool) -> usize {
     KINDS.iter().position(|k| (k.0, k.1) == (ty, exact)).expect("the exact mode stores f32")
 }
 
+/// What a conversation saves beside its session.
+#[derive(Default)]
+pub(crate) struct Extras<'a> {
+    pub(crate) transcript: &'a [u8],
+    /// The longest first.
+    pub(crate) snapshots: Vec<&'a Snapshot>,
+}
+
+/// What was found beside a session.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Empty where a session was saved by itself.
+    pub(crate) transcript: Vec<u8>,
+    /// As many as the session's options ask for.
+    pub(crate) snapshots: Vec<Snapshot>,
+}
+
 impl Session {
     /// Saves the session: its tokens, keys and values, logits, and where its random numbers go on. Loaded again it
     /// goes on with the same bits.
@@ -125,36 +169,67 @@ impl Session {
     /// # Errors
     /// [`Error::Io`], a full disk among them; [`Error::Cancelled`]; [`Error::FileChanged`] when the model's file did.
     pub fn save(&self, path: impl AsRef<Path>, cancel: Option<&CancelToken>) -> Result<()> {
+        self.save_with(path.as_ref(), &Extras::default(), cancel)
+    }
+
+    /// As [`Self::save`].
+    pub(crate) fn save_with(
+        &self,
+        path: &Path,
+        extras: &Extras<'_>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<()> {
         self.check_usable()?;
-        let name = path.as_ref().display().to_string();
-        let path = &behind_links(path.as_ref()).map_err(io_error(&name, "follow"))?;
+        let name = path.display().to_string();
+        let path = &behind_links(path).map_err(io_error(&name, "follow"))?;
         if std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
             // A pipe or a device would be gone.
             let e = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
             return Err(io_error(&name, "replace")(e));
         }
         let (temporary, file) = Temporary::beside(path).map_err(io_error(&name, "create a file beside"))?;
-        let file = self.write(&name, file, cancel)?;
+        let file = self.write(&name, file, extras, cancel)?;
         file.sync_all().map_err(io_error(&name, "write"))?;
         drop(file);
         temporary.become_file(path).map_err(io_error(&name, "replace"))
     }
 
-    fn write<S: Sink>(&self, name: &str, sink: S, cancel: Option<&CancelToken>) -> Result<S> {
+    fn write<S: Sink>(
+        &self,
+        name: &str,
+        sink: S,
+        extras: &Extras<'_>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<S> {
         let n = self.tokens.len();
         let logits = self.logits().unwrap_or_default();
         let cache = &self.cache;
         let rows: usize = (0..cache.n_layers()).map(|l| cache.held(l, n).len()).sum();
+        let snapshot_bytes: usize = extras.snapshots.iter().map(|s| 8 + s.data.len()).sum();
+        let transcript = extras.transcript;
+        if transcript.len() > MAX_TRANSCRIPT {
+            return Err(Error::State {
+                file: name.to_string(),
+                what: "bytes of the conversation's texts",
+                expected: format!("at most {MAX_TRANSCRIPT}"),
+                found: transcript.len().to_string(),
+            });
+        }
         let header = Header {
+            header_len: NOW + 8,
             kv: kind(self.shape.ty, self.options().exact) as u32,
             fingerprint: self.model().0.fingerprint()?,
-            len: file_len(n, logits.len(), rows, cache.position_bytes()),
+            len: (NOW + 8 + snapshot_bytes + transcript.len()) as u64
+                + rest_len(n, logits.len(), rows, cache.position_bytes()),
             tokens: n as u64,
             oldest: cache.oldest() as u64,
             layers: cache.n_layers() as u32,
             logits: logits.len() as u32,
             position_bytes: cache.position_bytes() as u64,
             rng: self.rng.0,
+            snapshots: extras.snapshots.len() as u32,
+            snapshot_bytes: snapshot_bytes as u64,
+            transcript_bytes: transcript.len() as u64,
         };
         let write = || io_error(name, "write");
         let mut buffer = BufWriter::with_capacity(PIECE, Synced::new(sink));
@@ -174,6 +249,20 @@ impl Session {
                 cache.write_rows(layer, p..p + 1, &mut out).map_err(write())?;
             }
         }
+        let mut put = |bytes: &[u8]| {
+            for piece in bytes.chunks(PIECE) {
+                if let Some(cancel) = cancel {
+                    cancel.check()?;
+                }
+                out.write_all(piece).map_err(write())?;
+            }
+            Ok(())
+        };
+        for snapshot in &extras.snapshots {
+            put(&(snapshot.len as u64).to_le_bytes())?;
+            put(&snapshot.data)?;
+        }
+        put(transcript)?;
         let sum = out.hash.finish();
         buffer.write_all(&sum.to_le_bytes()).map_err(write())?;
         let synced = buffer.into_inner().map_err(|e| write()(e.into_error()))?;
@@ -197,7 +286,17 @@ impl Session {
         path: impl AsRef<Path>,
         cancel: Option<&CancelToken>,
     ) -> Result<Session> {
-        let path = path.as_ref();
+        Self::load_with(model, options, path.as_ref(), None, cancel)
+    }
+
+    /// As [`Self::load`], and what a conversation saved beside it goes to `found`.
+    pub(crate) fn load_with(
+        model: &Model,
+        options: SessionOptions,
+        path: &Path,
+        found: Option<&mut Found>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Session> {
         let name = path.display().to_string();
         let look = std::fs::metadata(path).map_err(io_error(&name, "open"))?;
         if look.is_dir() {
@@ -217,7 +316,7 @@ impl Session {
             bytes: Hashed { inner: BufReader::with_capacity(PIECE, file), hash: Xxh64::new() },
         };
         let header = from.header()?;
-        from.session(model, options, &header)
+        from.session(model, options, &header, found)
     }
 }
 
@@ -226,152 +325,9 @@ fn io_error(name: &str, action: &'static str) -> impl FnOnce(io::Error) -> Error
     move |source| Error::Io { path, action, source }
 }
 
-fn file_len(tokens: usize, logits: usize, rows: usize, position_bytes: usize) -> u64 {
-    (HEADER + 4 * tokens + 4 * logits + rows * position_bytes + 8) as u64
-}
-
-/// A saved session being read.
-struct Source<'a, R> {
-    name: &'a str,
-    /// Bytes of the file.
-    len: u64,
-    cancel: Option<&'a CancelToken>,
-    bytes: Hashed<R>,
-}
-
-impl<R: Read> Source<'_, R> {
-    fn wrong<T>(&self, what: &'static str, expected: impl Display, found: impl Display) -> Result<T> {
-        Err(Error::State {
-            file: self.name.to_string(),
-            what,
-            expected: expected.to_string(),
-            found: found.to_string(),
-        })
-    }
-
-    fn error(&self, e: io::Error) -> Error {
-        io_error(self.name, "read")(e)
-    }
-
-    fn fill(&mut self, to: &mut [u8]) -> Result<()> {
-        self.bytes.read_exact(to).map_err(|e| self.error(e))
-    }
-
-    fn check_sum(&mut self, what: &'static str) -> Result<()> {
-        let expected = self.bytes.hash.finish();
-        let mut found = [0; 8];
-        self.fill(&mut found)?;
-        let found = u64::from_le_bytes(found);
-        // A fuzzer could not get past it.
-        if cfg!(fuzzing) || found == expected {
-            return Ok(());
-        }
-        self.wrong(what, format_args!("{expected:016x}, that of its bytes"), format_args!("{found:016x}"))
-    }
-
-    /// Reads the header. Nothing in it is believed before it is known to be whole.
-    fn header(&mut self) -> Result<Header> {
-        let mut bytes = [0; HEADER - 8];
-        let there = self.len.min(bytes.len() as u64) as usize;
-        self.fill(&mut bytes[..there])?;
-        if there < 8 || &bytes[..8] != MAGIC {
-            let found = bytes[..there.min(8)].escape_ascii();
-            return self.wrong("beginning", MAGIC.escape_ascii(), found);
-        }
-        if self.len < HEADER as u64 {
-            return self.wrong("length in bytes", format_args!("at least {HEADER}"), self.len);
-        }
-        let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        if version != VERSION {
-            return self.wrong("version of the format", VERSION, version);
-        }
-        self.check_sum("checksum of the header")?;
-        let h = Header::parse(&bytes);
-        if h.len != self.len {
-            return self.wrong("length in bytes", h.len, self.len);
-        }
-        Ok(h)
-    }
-
-    /// Makes a session of the rest. All memory that is taken follows from the options, none from the file.
-    fn session(&mut self, model: &Model, options: SessionOptions, h: &Header) -> Result<Session> {
-        let m = &*model.0;
-        let fingerprint = m.fingerprint()?;
-        if h.fingerprint != fingerprint {
-            let expected = format!("one with fingerprint {fingerprint:016x}");
-            return self.wrong("model", expected, format_args!("{:016x}", h.fingerprint));
-        }
-        let shape = options.shape(&m.config, &m.weights)?;
-        let expected = kind(shape.ty, options.exact);
-        if h.kv as usize != expected {
-            let found = KINDS.get(h.kv as usize).map_or("unknown", |k| k.2);
-            return self.wrong("type of keys and values", KINDS[expected].2, found);
-        }
-        if h.tokens > shape.context as u64 {
-            let context = shape.context;
-            let expected = format!("at most {context}, the context that is asked for");
-            return self.wrong("number of tokens", expected, h.tokens);
-        }
-        let n = h.tokens as usize;
-        if h.logits != 0 && (h.logits as usize != m.config.vocab || n == 0) {
-            let expected = format!("0, or {} after a token", m.config.vocab);
-            return self.wrong("number of logits", expected, h.logits);
-        }
-        let mut session = Session::new(model, options)?;
-        let cache = &mut session.cache;
-        let (layers, position_bytes) = (cache.n_layers(), cache.position_bytes());
-        if (h.layers as usize, h.position_bytes) != (layers, position_bytes as u64) {
-            return self.wrong(
-                "layers and bytes of a position",
-                format_args!("{layers} and {position_bytes}"),
-                format_args!("{} and {}", h.layers, h.position_bytes),
-            );
-        }
-        let oldest = h.oldest.min(usize::MAX as u64) as usize;
-        cache.will_read(oldest.min(n), n);
-        if oldest > n || !cache.can_resume_at(n) {
-            let expected = format!("all that follows position {n} sees");
-            return self.wrong("lowest position of the windows", expected, oldest);
-        }
-        let in_file = |layer: usize| if m.config.windowed[layer] { oldest..n } else { 0..n };
-        let rows = (0..layers).map(|l| in_file(l).len()).sum();
-        let expected = file_len(n, h.logits as usize, rows, position_bytes);
-        if expected != self.len {
-            return self.wrong("length in bytes", expected, self.len);
-        }
-        self.bytes.hash = Xxh64::new();
-        let mut four = [0; 4];
-        for i in 0..n {
-            self.fill(&mut four)?;
-            let id = u32::from_le_bytes(four);
-            if id as usize >= m.config.vocab {
-                let expected = format!("an id below {}", m.config.vocab);
-                return self.wrong("token", expected, format_args!("{id} at position {i}"));
-            }
-            session.tokens.push(id);
-        }
-        for value in session.scratch.logits.iter_mut().take(h.logits as usize) {
-            self.fill(&mut four)?;
-            *value = f32::from_le_bytes(four);
-        }
-        for layer in 0..layers {
-            let wanted = cache.held(layer, n);
-            for p in in_file(layer) {
-                if let Some(cancel) = self.cancel {
-                    cancel.check()?;
-                }
-                let read = match wanted.contains(&p) {
-                    true => cache.read_rows(layer, p..p + 1, &mut self.bytes),
-                    false => self.bytes.skip(position_bytes),
-                };
-                read.map_err(|e| self.error(e))?;
-            }
-        }
-        self.check_sum("checksum")?;
-        session.has_logits = h.logits != 0;
-        session.rng = Rng(h.rng);
-        Ok(session)
-    }
+/// Bytes of a file without its header and what a conversation adds.
+fn rest_len(tokens: usize, logits: usize, rows: usize, position_bytes: usize) -> u64 {
+    (4 * tokens + 4 * logits + rows * position_bytes + 8) as u64
 }
 
 #[cfg(test)]
@@ -425,7 +381,7 @@ mod tests {
     #[test]
     fn what_is_written_is_synced_in_pieces() {
         let session = session(256);
-        let disk = session.write("test", disk(|_| Ok(())), None).unwrap();
+        let disk = session.write("test", disk(|_| Ok(())), &Extras::default(), None).unwrap();
         assert!(disk.pieces > 4, "{}", disk.pieces);
         let mut many = Synced::new(super::tests::disk(|_| Ok(())));
         for _ in 0..1000 {
@@ -437,7 +393,7 @@ mod tests {
     #[test]
     fn cancelling_stops_it_within_a_piece() {
         let session = session(256);
-        let all = session.write("test", disk(|_| Ok(())), None).unwrap().pieces;
+        let all = session.write("test", disk(|_| Ok(())), &Extras::default(), None).unwrap().pieces;
         for stop_at in 1..all {
             let token = CancelToken::new();
             let mut after = 0;
@@ -450,6 +406,7 @@ mod tests {
                     }
                     Ok(())
                 }),
+                &Extras::default(),
                 Some(&token),
             );
             // The last piece is written with all that follows it.
@@ -461,13 +418,13 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error_wherever_it_happens() {
         let session = session(256);
-        let all = session.write("test", disk(|_| Ok(())), None).unwrap().pieces;
+        let all = session.write("test", disk(|_| Ok(())), &Extras::default(), None).unwrap().pieces;
         for full_at in 1..=all {
             let full = |piece| match piece {
                 p if p >= full_at => Err(io::ErrorKind::StorageFull.into()),
                 _ => Ok(()),
             };
-            let e = session.write("test", disk(full), None).map(|_| ()).unwrap_err();
+            let e = session.write("test", disk(full), &Extras::default(), None).map(|_| ()).unwrap_err();
             assert!(matches!(e, Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull));
         }
     }

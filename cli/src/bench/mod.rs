@@ -1,5 +1,6 @@
 //! `carat bench`: tokens a second, and how far that is from what the machine can do.
 
+mod cancel;
 mod work;
 
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use crate::args::{ModelArgs, SessionArgs, at_least_one};
 use crate::failure::{Failure, Result};
 use crate::output::{emit, human_bytes};
 use crate::{interrupt, models};
+use cancel::time_to_stop;
 use work::Work;
 
 /// Arguments of `carat bench`.
@@ -29,6 +31,10 @@ pub struct Args {
     /// Times that each is measured
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = at_least_one)]
     repeat: usize,
+    /// Measure how long calls go on when they are cancelled, instead: opening, encoding a megabyte, processing a
+    /// prompt, generating, scoring, saving. Each is cancelled as often as --repeat says
+    #[arg(long)]
+    cancel: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -57,6 +63,9 @@ pub fn run(args: &Args) -> Result {
     let cancel = interrupt::token();
     let model = args.model.open(&cancel)?;
     let mut options = args.session.options();
+    if args.cancel {
+        return cancel::run(args, &model, options);
+    }
     let needed = args.prompt.max(args.generate);
     options.context = Some(options.context.unwrap_or(needed).max(needed));
     let mut session = Session::new(&model, options)?;
@@ -129,23 +138,9 @@ fn measure(
     rates.sort_by(f64::total_cmp);
 
     session.truncate(0)?;
-    let stop = CancelToken::new();
     let half = times.iter().min().copied().unwrap_or_default() / 2;
-    let cancelled = std::thread::scope(|scope| {
-        let setter = scope.spawn(|| {
-            std::thread::sleep(half);
-            stop.cancel();
-            Instant::now()
-        });
-        let result = pass(session, &stop);
-        let returned = Instant::now();
-        let set = setter.join().map_err(|_| Failure::Runtime("the cancelling thread panicked".into()))?;
-        match result {
-            Ok(()) | Err(carat::Error::Cancelled) => Ok(returned.saturating_duration_since(set)),
-            Err(e) => Err(Failure::from(e)),
-        }
-    })?;
-    Ok(Row { test, rates, tokens, work, by_memory, cancel: cancelled })
+    let cancel = time_to_stop(half, |stop| pass(session, stop))?.unwrap_or_default();
+    Ok(Row { test, rates, tokens, work, by_memory, cancel })
 }
 
 impl Row {

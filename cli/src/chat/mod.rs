@@ -2,6 +2,7 @@
 
 mod lines;
 
+use carat::chat::Role;
 use carat::{ContextPolicy, Conversation, ErrorKind, FinishReason, Model, Reply, Session, SessionOptions};
 
 use crate::args::{ModelArgs, SamplingArgs, SessionArgs};
@@ -110,6 +111,13 @@ impl Chat<'_> {
             Some(question) => self.conversation.send(question, &options, write)?,
         };
         out.finish()?;
+        if question.is_none() {
+            // The answer before the one that was asked for again.
+            let before = self.conversation.turns().rev().nth(2).map_or(0, |t| t.tokens.end);
+            if let Some(n @ 1..) = before.checked_sub(reply.summary.reused_tokens) {
+                eprintln!("carat: {n} tokens from before the question were processed again");
+            }
+        }
         self.tell(&reply);
         Ok(())
     }
@@ -140,22 +148,29 @@ impl Chat<'_> {
     }
 
     fn save(&mut self, path: &str) -> Result {
-        let session = self.conversation.session();
-        // After a reset the session still holds what went before.
-        if session.is_empty() || !self.conversation.tokens().starts_with(session.tokens()) {
+        let turns = self.conversation.turns().count();
+        if turns == 0 {
             return Err(Failure::Usage("there is nothing to save yet".into()));
         }
-        session.save(path, Some(&interrupt::token()))?;
-        eprintln!("carat: saved {} tokens to {path}", session.len());
+        self.conversation.save(path, Some(&interrupt::token()))?;
+        eprintln!("carat: saved {} questions and answers to {path}", turns / 2);
         Ok(())
     }
 
     fn load(&mut self, path: &str) -> Result {
-        let session = Session::load(self.model, self.options.clone(), path, Some(&interrupt::token()))?;
-        // The system's text is part of the first turn that was saved.
-        self.conversation = Conversation::resume(session)?;
+        let cancel = interrupt::token();
+        self.conversation = Conversation::load(self.model, self.options.clone(), path, Some(&cancel))?;
         self.conversation.set_context_policy(self.policy());
         eprintln!("carat: loaded {} questions and answers", self.conversation.turns().count() / 2);
+        if let Some(system) = self.conversation.system() {
+            eprintln!("carat: the system's text: {system}");
+        }
+        // Where it ended.
+        let last: Vec<_> = self.conversation.turns().rev().take(2).collect();
+        for turn in last.iter().rev() {
+            let mark = if turn.role == Role::User { "> " } else { "" };
+            eprintln!("{mark}{}", turn.text.trim_end());
+        }
         Ok(())
     }
 }
