@@ -69,7 +69,8 @@ pub enum FinishReason {
     Callback,
     /// The cancel token.
     Cancelled,
-    /// There is no room for another token.
+    /// The session holds as many tokens as it can. All that was emitted is part of it, and its logits are still there:
+    /// saved, and loaded with a larger context, it goes on as if nothing had been in the way.
     ContextFull,
 }
 
@@ -119,8 +120,9 @@ pub(crate) fn most_bytes(vocab: usize, context: usize) -> usize {
 impl Session {
     /// Adds a prompt and generates what follows it. `on_piece` is called for every token, on this thread.
     ///
-    /// An empty prompt goes on from where the session is. Cancelling is not an error here: the summary says so, and
-    /// the session holds what was emitted, but perhaps for the last token. After the first token nothing is allocated.
+    /// An empty prompt goes on from where the session is. Afterwards the session holds the prompt and every token that
+    /// was emitted, whatever ended it, with one exception: cancelling, which is not an error here, may leave the last
+    /// one out. After the first token nothing is allocated.
     ///
     /// # Errors
     /// Those of [`Session::prefill`]; [`Error::EmptyPrompt`] where there is nothing to go on from;
@@ -199,11 +201,22 @@ impl Session {
             let logits = self.logits().ok_or(Error::EmptyPrompt)?;
             let pieces = tokenizer.vocab_size();
             let token = sampler.sample(&kernels, self.tokens(), logits, pieces, hook.as_deref_mut())?;
-            self.rng = sampler.rng;
             if tokenizer.is_end_of_generation(token) && !options.ignore_end {
+                self.rng = sampler.rng;
                 break FinishReason::EndOfTurn;
             }
             let log_prob = top.of(&kernels, self.logits().unwrap_or_default(), pieces, token);
+            if self.len() == self.context() {
+                // What the session has no room for is not shown, nor are random numbers spent on it: where there is
+                // more room it will be drawn again.
+                match make_room(self) {
+                    Ok(true) => {}
+                    Ok(false) => break FinishReason::ContextFull,
+                    Err(Error::Cancelled) => break FinishReason::Cancelled,
+                    Err(e) => return Err(e),
+                }
+            }
+            self.rng = sampler.rng;
             summary.generated_tokens += 1;
             text.clear();
             let verdict = stops.push(decoder.push(token)?, &mut text);
@@ -214,15 +227,6 @@ impl Session {
                 (_, ControlFlow::Break(())) => Some(FinishReason::Callback),
                 _ => None,
             };
-            if self.len() == self.context() {
-                // No room is made for a text that has ended.
-                match ended.map_or_else(|| make_room(self), |_| Ok(false)) {
-                    Ok(true) => {}
-                    Ok(false) => break ended.unwrap_or(FinishReason::ContextFull),
-                    Err(Error::Cancelled) => break FinishReason::Cancelled,
-                    Err(e) => return Err(e),
-                }
-            }
             match self.step_with(token, cancel) {
                 Err(Error::Cancelled) => break ended.unwrap_or(FinishReason::Cancelled),
                 other => other?,

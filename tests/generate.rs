@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use carat::{CancelToken, Error, FinishReason, GenerateOptions, SamplingOptions, Session, Summary};
-use common::{TINY, ids, session, tiny};
+use common::{TINY, ids, options, session, tiny};
 
 fn sampled(seed: u64, max_tokens: usize) -> GenerateOptions {
     let mut o = GenerateOptions::default();
@@ -106,8 +106,11 @@ fn every_way_to_end() {
     let (tokens, _, summary) = run(&mut s, &[], &sampled(1, usize::MAX));
     assert_eq!(summary.reason, FinishReason::ContextFull);
     assert_eq!((summary.prompt_tokens, s.len()), (0, 40));
-    // The last token was told, but there is no room for it.
-    assert_eq!((tokens.len(), &tokens[..10]), (11, &s.tokens()[30..]));
+    // What was told is what is there.
+    assert_eq!(tokens, s.tokens()[30..]);
+    assert!(s.logits().is_some());
+    let (tokens, _, summary) = run(&mut s, &[], &sampled(1, 5));
+    assert_eq!((tokens.len(), summary.reason, summary.generated_tokens), (0, FinishReason::ContextFull, 0));
 
     let mut s = session(&model, 256, 16);
     let mut seen = 0;
@@ -254,15 +257,15 @@ fn another_thread_cancels_between_two_tokens() {
 fn a_text_that_ends_with_its_last_token_says_why_and_the_callback_is_left_alone() {
     let model = tiny("tiny-gemma3", 1);
     let (_, texts, summary) = run(&mut session(&model, 40, 16), &ids(30), &sampled(3, 60));
-    assert_eq!((summary.reason, summary.generated_tokens), (FinishReason::ContextFull, 11));
-    // Up to a stop string that only the last token completes, for which there is no room.
+    assert_eq!((summary.reason, summary.generated_tokens), (FinishReason::ContextFull, 10));
+    // Up to a stop string that only the last token completes.
     let whole = texts.concat();
     let tail: String = whole.chars().skip(whole.chars().count() - 3).collect();
     assert_eq!(whole.find(&tail), Some(whole.len() - tail.len()));
     let mut o = sampled(3, 60);
     o.stop = vec![tail.clone()];
     let (_, texts, summary) = run(&mut session(&model, 40, 16), &ids(30), &o);
-    assert_eq!((summary.reason, summary.generated_tokens), (FinishReason::Stop(0), 11));
+    assert_eq!((summary.reason, summary.generated_tokens), (FinishReason::Stop(0), 10));
     assert_eq!(texts.concat(), whole[..whole.len() - tail.len()]);
 
     // The caller stops there, or cancels as well, while text is held back: it hears no more of it.
@@ -273,7 +276,7 @@ fn a_text_that_ends_with_its_last_token_says_why_and_the_callback_is_left_alone(
         let summary = session(&model, context, 16)
             .generate(&ids(30), &o, |_| {
                 calls += 1;
-                if calls < 11 {
+                if calls < 10 {
                     return ControlFlow::Continue(());
                 }
                 if cancels {
@@ -282,6 +285,28 @@ fn a_text_that_ends_with_its_last_token_says_why_and_the_callback_is_left_alone(
                 ControlFlow::Break(())
             })
             .unwrap();
-        assert_eq!((summary.reason, calls), (FinishReason::Callback, 11), "context {context}");
+        assert_eq!((summary.reason, calls), (FinishReason::Callback, 10), "context {context}");
     }
+}
+
+#[test]
+fn a_full_context_loaded_with_more_room_goes_on_as_if_it_had_always_been_there() {
+    let model = tiny("tiny-gemma3", 1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut s = session(&model, 256, 16);
+    s.prefill(&ids(30)).unwrap();
+    s.save(&path, None).unwrap();
+    let load = |context| Session::load(&model, options(context, 16), &path, None).unwrap();
+    let (mut small, mut large) = (load(40), load(256));
+    // The session's own random numbers.
+    let mut o = sampled(1, 30);
+    o.sampling.seed = None;
+    let (expected, ..) = run(&mut large, &[], &o);
+    let (mut tokens, _, summary) = run(&mut small, &[], &o);
+    assert_eq!((summary.reason, tokens.len()), (FinishReason::ContextFull, 10));
+    small.save(&path, None).unwrap();
+    o.max_tokens = 20;
+    tokens.extend(run(&mut load(256), &[], &o).0);
+    assert_eq!(tokens, expected);
 }
