@@ -6,7 +6,7 @@ use crate::model::kv_cache::{KvCache, KvShape, Snapshot};
 use crate::model::scratch::Scratch;
 use crate::model::{MAX_LOGIT_ROWS, Model, SessionOptions};
 use crate::ops::Arithmetic;
-use crate::sampler::Rng;
+use crate::sampler::{Rng, log_prob, log_sum_exp};
 use crate::{CancelToken, Error, Result};
 
 /// One text being read and written by a [`Model`].
@@ -203,12 +203,11 @@ impl Session {
         let mut scores = try_with_capacity(ids.len() - from, "the scores of a text")?;
         let mut score = |token: u32, logits: &[f32], position: usize| {
             let own = logits[token as usize];
-            let max = kernels.max(logits);
-            let log_sum = max as f64 + (kernels.sum_exp(logits, max) as f64).ln();
+            let log_sum = log_sum_exp(&kernels, logits);
             if !(own.is_finite() && log_sum.is_finite()) {
                 return Err(Error::NanLogits { token, position });
             }
-            let log_prob = (own as f64 - log_sum) as f32;
+            let log_prob = log_prob(own, log_sum);
             let rank = logits.iter().filter(|&&l| l > own).count() as u32;
             scores.push(TokenScore { token, log_prob, rank });
             Ok(())
