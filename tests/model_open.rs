@@ -11,7 +11,8 @@ use std::sync::Arc;
 use altered::{Altered, data};
 use carat::gguf::{Builder, Gguf};
 use carat::{
-    CancelToken, DType, Error, Model, ModelBuilder, Progress, Result, Session, SessionOptions, Storage,
+    CancelToken, DType, Error, MemoryLock, Model, ModelBuilder, Progress, Result, Session, SessionOptions,
+    Storage,
 };
 
 fn ids() -> Vec<u32> {
@@ -226,4 +227,54 @@ fn opening_stops_at_the_next_piece() {
     let result = Model::builder().cancel(&cancel).open_storage(vec![Storage::open(&path).unwrap()]);
     assert!(matches!(result, Err(Error::Cancelled)));
     assert_eq!(told, 0);
+}
+
+/// Kilobytes that this process has locked, where the system tells.
+fn locked_kb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|l| l.strip_prefix("VmLck:"))?.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[test]
+fn locking_is_a_wish_and_what_came_of_it_is_told() {
+    let path = data("tiny-gemma3.gguf");
+    let plain = Model::open(&path).unwrap();
+    assert_eq!(*plain.memory_lock(), MemoryLock::NotAsked);
+    let model = Model::builder().threads(1).lock(true).open(&path).unwrap();
+    match model.memory_lock() {
+        MemoryLock::Locked => {
+            let kb = std::fs::metadata(&path).unwrap().len() / 1024;
+            assert!(locked_kb().is_none_or(|locked| locked >= kb), "{:?} of {kb}", locked_kb());
+        }
+        MemoryLock::Refused(why) => assert!(why.contains("lock in memory"), "{why}"),
+        MemoryLock::NotAsked => panic!("it was asked for"),
+        _ => unreachable!(),
+    }
+    assert!(logits(&model) == logits(&plain));
+    // What cannot be locked is told, and opens all the same.
+    let copy = Model::builder().threads(1).lock(true).private_copy(true).open(&path).unwrap();
+    let bytes = vec![Storage::from_bytes(std::fs::read(&path).unwrap())];
+    let memory = Model::builder().threads(1).lock(true).open_storage(bytes).unwrap();
+    for model in [copy, memory] {
+        assert!(matches!(model.memory_lock(), MemoryLock::Refused(why) if why.contains("lock in memory")));
+        assert!(logits(&model) == logits(&plain));
+    }
+    let token = CancelToken::new();
+    token.cancel();
+    let cancelled = Model::builder().lock(true).cancel(&token).open(&path);
+    assert!(matches!(cancelled.map(|_| ()), Err(Error::Cancelled)));
+}
+
+#[test]
+fn of_a_split_model_all_parts_are_locked_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = split(&std::fs::read(data("tiny-gemma3.gguf")).unwrap(), dir.path());
+    let whole = Model::builder().threads(1).lock(true).open(&paths[0]).unwrap();
+    assert_ne!(*whole.memory_lock(), MemoryLock::NotAsked);
+    // The last of them is not mapped.
+    let mut parts: Vec<Storage> = paths.iter().map(|p| Storage::open(p).unwrap()).collect();
+    parts[2] = Storage::from_bytes(std::fs::read(&paths[2]).unwrap());
+    let mixed = Model::builder().threads(1).lock(true).open_storage(parts).unwrap();
+    assert!(matches!(mixed.memory_lock(), MemoryLock::Refused(_)));
+    assert!(logits(&mixed) == logits(&whole));
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use carat::{CancelToken, GenerateOptions, Isa, KvType, Model, ModelBuilder, SessionOptions};
+use carat::{CancelToken, GenerateOptions, Isa, KvType, MemoryLock, Model, ModelBuilder, SessionOptions};
 
 use crate::failure::Result;
 use crate::{output, pull};
@@ -19,6 +19,9 @@ pub struct ModelArgs {
     /// The instruction set to use, instead of the best there is: scalar, avx2, avx512_vnni
     #[arg(long, value_name = "NAME", env = "CARAT_ISA", value_parser = isa, hide_env_values = true)]
     pub isa: Option<Isa>,
+    /// Lock the file in memory, where the system allows it
+    #[arg(long)]
+    pub lock: bool,
     /// Say more, on standard error
     #[arg(short, long)]
     pub verbose: bool,
@@ -35,7 +38,7 @@ impl ModelArgs {
 
     /// As these options say.
     pub fn builder(&self) -> ModelBuilder<'_> {
-        let mut builder = Model::builder();
+        let mut builder = Model::builder().lock(self.lock);
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
@@ -50,9 +53,13 @@ impl ModelArgs {
         let path = self.path(cancel)?;
         let began = std::time::Instant::now();
         let model = self.builder().cancel(cancel).open(&path)?;
+        if let MemoryLock::Refused(why) = model.memory_lock() {
+            eprintln!("carat: not locked in memory: {why}");
+        }
         if self.verbose {
+            let locked = if *model.memory_lock() == MemoryLock::Locked { ", locked in memory" } else { "" };
             eprintln!(
-                "carat: {}: {}, {}, {} threads, {}, opened in {:.0} ms",
+                "carat: {}: {}, {}, {} threads, {}, opened in {:.0} ms{locked}",
                 path.display(),
                 model.config().arch.name(),
                 output::human_bytes(model.gguf().file_len()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use carat::{DType, Model};
+use carat::{DType, MemoryLock, Model};
 
 use crate::args::{ModelArgs, SessionArgs};
 use crate::failure::Result;
@@ -109,6 +109,11 @@ fn describe(model: &Model, args: &Args) -> Result<String> {
             _ => "",
         };
         line("available here", format!("{}{enough}", human_bytes(available)));
+    }
+    match model.memory_lock() {
+        MemoryLock::Locked => line("locked in memory", "yes".into()),
+        MemoryLock::Refused(why) => line("locked in memory", format!("no: {why}")),
+        _ => {}
     }
     line("computed with", format!("{} threads, {}", model.threads(), model.isa()));
 

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use config::{Arch, Config};
 pub use kv_cache::KvType;
-pub use open::{ModelBuilder, Progress};
+pub use open::{MemoryLock, ModelBuilder, Progress};
 pub(crate) use options::MAX_SNAPSHOTS;
 pub use options::SessionOptions;
 
@@ -53,6 +53,7 @@ pub(crate) struct Inner {
     tokenizer: OnceLock<Tokenizer>,
     fingerprint: OnceLock<u64>,
     cancel: Option<CancelToken>,
+    memory_lock: MemoryLock,
 }
 
 impl Model {
@@ -106,6 +107,11 @@ impl Model {
     /// Threads in use, the caller's included: never more than asked, fewer where the system refused.
     pub fn threads(&self) -> usize {
         self.0.team.threads()
+    }
+
+    /// Whether the file is locked in memory, as [`ModelBuilder::lock`] asks.
+    pub fn memory_lock(&self) -> &MemoryLock {
+        &self.0.memory_lock
     }
 
     /// For tests of what happens then: makes worker `index` panic in the next pass.

@@ -22,6 +22,18 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// Whether a model's file is locked in memory, so that the system cannot take its pages back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum MemoryLock {
+    /// Nobody asked for it: see [`ModelBuilder::lock`].
+    NotAsked,
+    /// It is, as long as the model lives.
+    Locked,
+    /// The system refused, for this reason. The model works without.
+    Refused(String),
+}
+
 /// Options for opening a [`Model`].
 #[derive(Default)]
 pub struct ModelBuilder<'a> {
@@ -31,6 +43,7 @@ pub struct ModelBuilder<'a> {
     progress: Option<Box<dyn FnMut(Progress) + 'a>>,
     private: bool,
     preload: bool,
+    lock: bool,
     tokenizer: TokenizerOptions,
 }
 
@@ -70,6 +83,14 @@ impl<'a> ModelBuilder<'a> {
     /// file was not in the page cache.
     pub fn preload(mut self, yes: bool) -> Self {
         self.preload = yes;
+        self
+    }
+
+    /// Lock the mapped file in memory, after reading it ahead: a program that is idle for long then goes on at full
+    /// speed. A wish: systems limit what a process may lock (`ulimit -l`), and [`Model::memory_lock`] tells what came of
+    /// it. What is not mapped is not locked.
+    pub fn lock(mut self, yes: bool) -> Self {
+        self.lock = yes;
         self
     }
 
@@ -154,9 +175,11 @@ impl<'a> ModelBuilder<'a> {
         let config = Config::from_gguf(&gguf)?;
         let weights = Weights::find(&gguf, &config)?;
         let total = gguf.file_len();
-        if self.preload {
+        // Locking reads what is not there, and could not be cancelled.
+        if self.preload || (self.lock && !self.private) {
             gguf.read_ahead(&self.token(), &mut |done, total| self.report(done, total))?;
         }
+        let memory_lock = if self.lock { lock(&gguf) } else { MemoryLock::NotAsked };
         self.report(total, total);
         self.token().check()?;
         let threads = self.threads.unwrap_or_else(default_threads);
@@ -174,7 +197,22 @@ impl<'a> ModelBuilder<'a> {
             tokenizer: OnceLock::new(),
             fingerprint: OnceLock::new(),
             cancel: self.cancel,
+            memory_lock,
         })))
+    }
+}
+
+/// Locks all of a model's parts, or none.
+fn lock(gguf: &Gguf) -> MemoryLock {
+    match gguf.lock() {
+        Ok(()) => MemoryLock::Locked,
+        Err(e) => {
+            for part in gguf.parts() {
+                // Those that were not locked have nothing to undo.
+                let _ = part.unlock();
+            }
+            MemoryLock::Refused(e.to_string())
+        }
     }
 }
 
