@@ -85,6 +85,7 @@ pub use generate::{FinishReason, GenerateOptions, Piece, Summary};
 pub use kernels::Isa;
 pub use limits::Limits;
 pub use model::{Arch, Config, KvType, MemoryLock, Model, ModelBuilder, Progress, SessionOptions};
+pub use plan::Plan;
 pub use sampler::{LogitsHook, SamplingOptions, TokenLogProb};
 pub use session::{Session, TokenScore};
 pub use storage::{Advice, MemoryBytes, Storage};
