@@ -310,3 +310,22 @@ fn a_full_context_loaded_with_more_room_goes_on_as_if_it_had_always_been_there()
     tokens.extend(run(&mut load(256), &[], &o).0);
     assert_eq!(tokens, expected);
 }
+
+#[test]
+fn log_probabilities_are_those_of_a_score() {
+    let model = tiny("tiny-gemma2", 1);
+    let mut o = options(256, 16);
+    // Steps and prompts by the same arithmetic.
+    o.exact = true;
+    let mut s = Session::new(&model, o.clone()).unwrap();
+    let mut sampling = sampled(1, 100);
+    sampling.top_log_probs = 1;
+    let mut generated = Vec::new();
+    s.generate(&ids(5), &sampling, |piece| {
+        generated.extend(piece.token.zip(piece.log_prob));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let scores = Session::new(&model, o).unwrap().score(s.tokens(), 5, None).unwrap();
+    assert_eq!(scores.iter().map(|s| (s.token, s.log_prob)).collect::<Vec<_>>(), generated);
+}

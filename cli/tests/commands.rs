@@ -218,6 +218,36 @@ fn bench_measures_what_was_asked() {
 }
 
 #[test]
+fn bench_cancels_every_kind_of_call() {
+    let mut c = carat();
+    c.args(["bench", "--cancel", "-p", "200", "-n", "20", "-r", "3", "--json", "-m"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(c.arg(data("tiny-gemma3.gguf")))).unwrap();
+    let rows = json["cancel"].as_array().unwrap();
+    let calls: Vec<&str> = rows.iter().map(|r| r["call"].as_str().unwrap()).collect();
+    let expected = ["open", "encode 1.", "prefill 200", "decode 20", "score 200", "save 200"];
+    assert!(calls.len() == 6 && calls.iter().zip(expected).all(|(c, e)| c.starts_with(e)), "{calls:?}");
+    for row in rows {
+        let takes = row["takes_ms"].as_f64().unwrap();
+        let went_on = row["went_on_ms"].as_array().unwrap();
+        assert!(takes > 0.0 && went_on.len() <= 3, "{row}");
+        assert!(went_on.iter().all(|t| t.as_f64().unwrap() >= 0.0), "{row}");
+    }
+    // Encoding takes long enough to be caught at it each time.
+    assert_eq!(rows[1]["went_on_ms"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_locked_model_says_so_and_one_that_was_refused_why() {
+    let text = stdout(carat().args(["info", "--lock", "-m"]).arg(data("tiny-gemma3.gguf")));
+    assert!(
+        text.contains("locked in memory      yes") || text.contains("locked in memory      no: "),
+        "{text}"
+    );
+    let text = stdout(carat().args(["info", "-m"]).arg(data("tiny-gemma3.gguf")));
+    assert!(!text.contains("locked"), "{text}");
+}
+
+#[test]
 fn every_shell_has_completions() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = stdout(carat().args(["completions", shell]));

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use carat::{ErrorKind, Model, Session, SessionOptions, Storage};
+use carat::{Conversation, ErrorKind, GenerateOptions, Model, Session, SessionOptions, Storage};
 use libfuzzer_sys::fuzz_target;
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
@@ -21,8 +21,21 @@ fuzz_target!(|bytes: &[u8]| {
     options.context = Some(64);
     options.batch = 16;
     std::fs::write(&*PATH, bytes).unwrap();
-    let loaded = Session::load(&MODEL, options, &*PATH, None);
+    let loaded = Session::load(&MODEL, options.clone(), &*PATH, None);
+    let conversation = Conversation::load(&MODEL, options, &*PATH, None);
     let _ = std::fs::remove_file(&*PATH);
+    match conversation {
+        Ok(mut conversation) => {
+            let mut options = GenerateOptions::default();
+            options.max_tokens = 2;
+            let quiet = |_: carat::Piece<'_>| std::ops::ControlFlow::Continue(());
+            // What does not fit, or was never asked, is an error.
+            let _ = conversation.regenerate(&options, quiet);
+            let _ = conversation.send("Hi", &options, quiet);
+        }
+        // A session's tokens need not be a conversation.
+        Err(e) => assert!(matches!(e.kind(), ErrorKind::File | ErrorKind::Usage), "{e}"),
+    }
     let mut session = match loaded {
         Ok(session) => session,
         Err(e) => {
