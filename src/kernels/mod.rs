@@ -22,6 +22,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod elementwise;
+#[cfg(all(test, unix))]
+mod fence_tests;
 mod float;
 #[cfg(test)]
 mod float_tests;

@@ -6,16 +6,16 @@ use super::random::Random;
 use super::{Acts, BLOCK, Grouping, Isa, Kernels, MAX_STEP_ROWS, PANEL, Panel, Rows, SLAB};
 use crate::{DType, quant};
 
-fn all() -> impl Iterator<Item = Kernels> {
+pub(super) fn all() -> impl Iterator<Item = Kernels> {
     Isa::ALL.into_iter().filter_map(Kernels::new)
 }
 
-fn quantized() -> impl Iterator<Item = DType> {
+pub(super) fn quantized() -> impl Iterator<Item = DType> {
     DType::ALL.into_iter().filter(|ty| !ty.is_float())
 }
 
 /// Values in a row: small and odd numbers of blocks, and whole slabs, as the type allows.
-fn lengths(ty: DType) -> &'static [usize] {
+pub(super) fn lengths(ty: DType) -> &'static [usize] {
     if ty.block_len() == 32 {
         &[32, 64, 96, 128, 160, 192, 224, 256, 288, 416, 640, 2080]
     } else {
@@ -25,7 +25,7 @@ fn lengths(ty: DType) -> &'static [usize] {
 
 /// What the bytes of weights, or the planes of activations, are.
 #[derive(Clone, Copy, Debug)]
-enum Fill {
+pub(super) enum Fill {
     Random,
     Lowest,
     Highest,
@@ -48,7 +48,7 @@ fn halves(ty: DType) -> &'static [usize] {
 }
 
 /// Weight rows, at an odd address.
-struct Weights {
+pub(super) struct Weights {
     ty: DType,
     cols: usize,
     bytes: Vec<u8>,
@@ -56,7 +56,7 @@ struct Weights {
 
 impl Weights {
     /// With finite scales in −2..2, some of them zero and subnormal.
-    fn new(ty: DType, rows: usize, cols: usize, fill: Fill, random: &mut Random) -> Weights {
+    pub(super) fn new(ty: DType, rows: usize, cols: usize, fill: Fill, random: &mut Random) -> Weights {
         let mut w = Weights { ty, cols, bytes: vec![0; 1 + rows * ty.row_bytes(cols).unwrap()] };
         for (b, block) in w.bytes[1..].chunks_exact_mut(ty.block_bytes()).enumerate() {
             for byte in &mut *block {
@@ -90,26 +90,26 @@ impl Weights {
         Weights { ty, cols, bytes }
     }
 
-    fn rows(&self) -> Rows<'_> {
+    pub(super) fn rows(&self) -> Rows<'_> {
         let row_bytes = self.ty.row_bytes(self.cols).unwrap();
         Rows { ty: self.ty, cols: self.cols, row_bytes, data: &self.bytes[1..] }
     }
 }
 
 /// Owned activations, not aligned on purpose.
-struct Inputs {
+pub(super) struct Inputs {
     rows: usize,
     k: usize,
-    h: Vec<i8>,
-    l: Vec<i8>,
-    scale: Vec<f32>,
-    sum_h: Vec<i16>,
-    sum16: Vec<f32>,
-    sum32: Vec<f32>,
+    pub(super) h: Vec<i8>,
+    pub(super) l: Vec<i8>,
+    pub(super) scale: Vec<f32>,
+    pub(super) sum_h: Vec<i16>,
+    pub(super) sum16: Vec<f32>,
+    pub(super) sum32: Vec<f32>,
 }
 
 impl Inputs {
-    fn new(rows: usize, k: usize, two_planes: bool, fill: Fill, random: &mut Random) -> Inputs {
+    pub(super) fn new(rows: usize, k: usize, two_planes: bool, fill: Fill, random: &mut Random) -> Inputs {
         let n = rows * k;
         let mut h = vec![0i8; n];
         let mut l = vec![0i8; if two_planes { n } else { 0 }];
@@ -145,7 +145,7 @@ impl Inputs {
         Inputs { rows, k, h, l, scale, sum_h, sum16, sum32 }
     }
 
-    fn acts(&self) -> Acts<'_> {
+    pub(super) fn acts(&self) -> Acts<'_> {
         self.range(0..self.rows)
     }
 
@@ -201,7 +201,7 @@ fn close(got: f32, (want, magnitude): (f64, f64), what: impl std::fmt::Display) 
     );
 }
 
-fn panel() -> Panel {
+pub(super) fn panel() -> Panel {
     let mut panel = Panel::new(true).unwrap();
     panel.q.fill(0xa5);
     panel.scale.fill(f32::NAN);
@@ -437,6 +437,46 @@ fn gemm_is_exact_to_rounding() {
     }
 }
 
+/// The operations that [`Kernels::gemm_panel`] names, one by one: the scalar kernel does just these.
+#[test]
+fn the_scalar_gemm_is_what_it_says_bit_for_bit() {
+    let mut random = Random(11);
+    let scalar = Kernels::new(Isa::Scalar).unwrap();
+    for ty in quantized() {
+        let g = Grouping::of(ty);
+        let k = if ty.block_len() == 32 { 416 } else { 1024 };
+        for fill in FILLS {
+            let (n, rows) = (PANEL, 5);
+            let w = Weights::new(ty, n, k, fill, &mut random);
+            let x = Inputs::new(rows, k, false, Fill::Random, &mut random);
+            let mut p = panel();
+            scalar.unpack_panel(w.rows(), 0..k / BLOCK, &mut p);
+            let mut acc: Vec<f32> = (0..rows * PANEL).map(|_| random.float()).collect();
+            let mut want = acc.clone();
+            scalar.gemm_panel(&p, &x.acts(), 0..k / BLOCK, &mut acc);
+            for (i, want) in want.iter_mut().enumerate() {
+                let (t, r) = (i / PANEL, i % PANEL);
+                for block in 0..k / BLOCK {
+                    let u = quant::unpack(ty, w.rows().row(r), block);
+                    let at = t * k + block * BLOCK;
+                    for group in 0..g.per_block() {
+                        let dot: i32 = (group * g.group..(group + 1) * g.group)
+                            .map(|i| (u.q[i] as i32 - g.offset) * x.h[at + i] as i32)
+                            .sum();
+                        *want += u.scale[group] * x.scale[at / 32] * dot as f32;
+                        if g.mins {
+                            let sum = if g.group == 16 { x.sum16[at / 16 + group] } else { x.sum32[at / 32] };
+                            *want -= u.min[group] * sum;
+                        }
+                    }
+                }
+            }
+            let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&acc) == bits(&want), "{ty} {fill:?}");
+        }
+    }
+}
+
 #[test]
 fn gemm_bits_depend_on_two_rows_only() {
     let mut random = Random(6);
@@ -536,87 +576,6 @@ fn any_bytes_are_safe() {
                         let want = exact(w.rows(), r, &x.acts(), t, blocks.clone());
                         close(out[t * n + r], want, format_args!("{} {ty}", kernels.isa()));
                     }
-                }
-            }
-        }
-    }
-}
-
-/// Bytes that end where the process's memory does: a read past the end is a fault.
-#[cfg(unix)]
-struct Fenced {
-    map: memmap2::Mmap,
-    at: usize,
-    len: usize,
-}
-
-#[cfg(unix)]
-impl Fenced {
-    fn new(bytes: &[u8]) -> Fenced {
-        use std::io::Write;
-        // A mapping that is longer than its file: pages behind the end of the file can't be touched. Pages are at
-        // most 64 KB.
-        const PAGE: usize = 65536;
-        let size = bytes.len().next_multiple_of(PAGE);
-        let at = size - bytes.len();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&vec![0; at]).unwrap();
-        file.write_all(bytes).unwrap();
-        // SAFETY: nobody else knows the file, and no more than its `size` bytes are ever looked at.
-        let map = unsafe { memmap2::MmapOptions::new().len(size + PAGE).map(&file) }.unwrap();
-        Fenced { map, at, len: bytes.len() }
-    }
-
-    fn get<T: super::Plain>(&self) -> &[T] {
-        let bytes = &self.map[self.at..self.at + self.len];
-        assert!(bytes.as_ptr().addr().is_multiple_of(align_of::<T>()));
-        // SAFETY: aligned, within the file, and any bytes are a T.
-        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), self.len / size_of::<T>()) }
-    }
-
-    fn of<T: super::Plain>(x: &[T]) -> Fenced {
-        // SAFETY: plain numbers have no padding.
-        Fenced::new(unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), size_of_val(x)) })
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn nothing_is_read_past_the_end() {
-    let mut random = Random(9);
-    for ty in quantized() {
-        for &k in lengths(ty) {
-            for n in [1, 2, 5, PANEL] {
-                let w = Weights::new(ty, n, k, Fill::Random, &mut random);
-                let data = Fenced::of(w.rows().data);
-                let fenced = Rows { data: data.get(), ..w.rows() };
-                let rows = 1 + random.below(MAX_STEP_ROWS);
-                let x = Inputs::new(rows, k, true, Fill::Random, &mut random);
-                let (h, l, scale) = (Fenced::of(&x.h), Fenced::of(&x.l), Fenced::of(&x.scale));
-                let (sum_h, sum16, sum32) =
-                    (Fenced::of(&x.sum_h), Fenced::of(&x.sum16), Fenced::of(&x.sum32));
-                let acts = Acts {
-                    rows,
-                    k,
-                    h: h.get(),
-                    l: l.get(),
-                    scale: scale.get(),
-                    sum_h: sum_h.get(),
-                    sum16: sum16.get(),
-                    sum32: sum32.get(),
-                };
-                let blocks = 0..(k / BLOCK).min(SLAB);
-                for kernels in all() {
-                    let run = |w: Rows<'_>, acts: &Acts<'_>| {
-                        let mut out = vec![0f32; rows * n];
-                        kernels.gemv(w, acts, &mut out, n);
-                        let mut p = panel();
-                        kernels.unpack_panel(w, blocks.clone(), &mut p);
-                        let mut acc = vec![0f32; rows * PANEL];
-                        kernels.gemm_panel(&p, acts, blocks.clone(), &mut acc);
-                        (out, acc)
-                    };
-                    assert!(run(fenced, &acts) == run(w.rows(), &x.acts()), "{} {ty} k {k}", kernels.isa());
                 }
             }
         }
