@@ -99,11 +99,8 @@ impl Transcript {
     fn from_bytes(bytes: &[u8], vocab: usize) -> Result<Option<Transcript>> {
         let mut from = Bytes(bytes);
         let Some((system, ids)) = from.beginning() else { return Ok(None) };
-        let mut transcript = Transcript::default();
-        transcript.system = match system {
-            Some(text) => Some(own(text)?),
-            None => None,
-        };
+        let system = system.map(own).transpose()?;
+        let mut transcript = Transcript { system, ..Default::default() };
         transcript.ids = try_with_capacity(ids.len(), WHAT)?;
         transcript.ids.extend(ids.iter().map(|id| u32::from_le_bytes(*id)));
         let known = transcript.ids.iter().all(|&id| (id as usize) < vocab);
