@@ -4,11 +4,12 @@ PROMPT ?= The capital of France is
 export PROMPT
 
 CARGO ?= cargo
+PREFIX ?= /usr/local
 # The second tokenizer engine is on in every test; it needs cmake and a C++ compiler, which running does not.
 TEST_FEATURES := --features sentencepiece
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-old-x86 lint licences
+.PHONY: help run test test-c test-old-x86 header install lint licences
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +23,16 @@ test: ## Everything that is tested, with the real model, which is fetched when a
 	@scripts/setup.sh test
 	@scripts/test.sh $(TEST_FEATURES)
 
+test-c: ## The tests of the C and C++ interface alone, against an installed copy of the library
+	@scripts/setup.sh test
+	@scripts/test-c.sh
+
+install: ## Install the C library (header, static, shared, pkg-config, CMake) under PREFIX
+	@scripts/install.sh "$(PREFIX)"
+
+header: ## Write include/carat.h, and what is new in it to include/carat.abi
+	CARAT_BLESS=1 $(CARGO) test --quiet -p carat --features capi --test capi_header
+
 test-old-x86: ## The same tests on emulated older processors: Nehalem, SandyBridge and Haswell
 	@scripts/setup.sh old-x86
 	@scripts/test-old-x86.sh $(TEST_FEATURES)
@@ -29,9 +40,9 @@ test-old-x86: ## The same tests on emulated older processors: Nehalem, SandyBrid
 lint: licences ## Formatting, clippy and rustdoc with warnings as errors, licences and advisories
 	@scripts/setup.sh test
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets $(TEST_FEATURES) -- -D warnings
+	$(CARGO) clippy --workspace --all-targets $(TEST_FEATURES) --features capi -- -D warnings
 	$(CARGO) clippy --workspace -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps $(TEST_FEATURES)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps $(TEST_FEATURES) --features capi
 
 licences: ## Licences of all dependencies against deny.toml; advisories where cargo-deny is there
 	@scripts/licences.py

@@ -8,7 +8,7 @@ say() { echo "setup: $*" >&2; }
 
 case ${1:-} in
 run) packages=(python3 pip cc) ;;
-test) packages=(python3 pip cc c++ cmake) ;;
+test) packages=(python3 pip cc c++ cmake make pkg-config) ;;
 old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
 *)
     say "usage: scripts/setup.sh run|test|old-x86"
@@ -31,6 +31,8 @@ package_of() {
     cc) echo gcc libc6-dev ;;
     c++) echo g++ ;;
     cmake) echo cmake ;;
+    make) echo make ;;
+    pkg-config) echo pkg-config ;;
     qemu-x86_64) echo qemu-user ;;
     esac
 }

@@ -14,7 +14,8 @@ echo "testing with $CARAT_TEST_MODEL" >&2
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-cargo test --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+cargo test --workspace --no-fail-fast --features capi "$@" 2>&1 | tee "$log" || status=$?
+scripts/test-c.sh 2>&1 | tee -a "$log" || status=1
 awk '/^test result: / {
         for (i = 2; i <= NF; i++) {
             if ($i == "passed;") passed += $(i - 1)
@@ -22,5 +23,7 @@ awk '/^test result: / {
             if ($i == "ignored;") ignored += $(i - 1)
         }
     }
-    END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
+    # The C tests, whose last line is the sum of theirs.
+    /^[0-9]+ passed, [0-9]+ failed$/ { c_passed = $1; c_failed = $3 }
+    END { printf "%d passed, %d failed, %d skipped\n", passed + c_passed, failed + c_failed, ignored }' "$log"
 exit "$status"

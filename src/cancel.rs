@@ -10,7 +10,11 @@ use crate::{Error, Result};
 /// Clones share the switch. It is sticky: once set it stays set, so that a call that has not begun yet stops
 /// too. Setting it costs one store and can be done from any thread, a signal handler included.
 #[derive(Clone, Default, Debug)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken {
+    own: Arc<AtomicBool>,
+    /// Another switch that counts as this one.
+    outer: Option<Arc<CancelToken>>,
+}
 
 impl CancelToken {
     /// A switch that is not set.
@@ -20,12 +24,19 @@ impl CancelToken {
 
     /// Sets it, for good.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Release);
+        self.own.store(true, Ordering::Release);
     }
 
     /// Whether it was set.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.own.load(Ordering::Acquire) || self.outer.as_ref().is_some_and(|o| o.is_cancelled())
+    }
+
+    /// A switch that is also set when this one is, but not the other way round: for one call among those that this one
+    /// stops.
+    #[cfg(feature = "capi")]
+    pub(crate) fn child(self) -> Self {
+        CancelToken { own: Arc::default(), outer: Some(Arc::new(self)) }
     }
 
     /// [`Error::Cancelled`] once it was set.

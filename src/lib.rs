@@ -51,6 +51,9 @@
 #![deny(unsafe_code)]
 
 mod cancel;
+#[cfg(feature = "capi")]
+#[allow(unsafe_code)]
+pub mod capi;
 pub mod chat;
 mod conversation;
 mod dtype;
@@ -84,10 +87,12 @@ pub use error::{Error, ErrorKind, Result};
 pub use generate::{FinishReason, GenerateOptions, Piece, Summary};
 pub use kernels::Isa;
 pub use limits::Limits;
-pub use model::{Arch, Config, KvType, MemoryLock, Model, ModelBuilder, Progress, SessionOptions};
+pub use model::{
+    Arch, Config, KvType, LogLevel, MemoryLock, Model, ModelBuilder, Progress, SessionOptions,
+};
 pub use plan::Plan;
 pub use sampler::{LogitsHook, SamplingOptions, TokenLogProb};
-pub use session::{Session, TokenScore};
+pub use session::{Logits, Session, TokenScore};
 pub use storage::{Advice, MemoryBytes, Storage};
 pub use tokenizer::{
     EncodeOptions, Engine, PieceKind, SpecialIds, StreamDecoder, Tokenizer, TokenizerOptions,

@@ -1,6 +1,9 @@
 //! The state of one text: its tokens, their keys and values, and the buffers to add more.
 
+use std::sync::Arc;
+
 use crate::error::{try_vec, try_with_capacity};
+use crate::kernels::Aligned;
 use crate::model::forward::Pass;
 use crate::model::kv_cache::{KvCache, KvShape, Snapshot};
 use crate::model::scratch::Scratch;
@@ -27,6 +30,31 @@ pub struct Session {
     broken: Option<String>,
     /// What sampling goes on with.
     pub(crate) rng: Rng,
+}
+
+/// The logits `[vocab]` that a session had at one moment; see [`Session::keep_logits`]. Clones share them.
+#[derive(Clone)]
+pub struct Logits(Arc<Aligned<f32>>);
+
+impl Logits {
+    pub(crate) fn new(vocab: usize) -> Result<Logits> {
+        Ok(Logits(Arc::new(Aligned::zeroed(vocab, "logits")?)))
+    }
+
+    /// The values to write over: others, where somebody kept these.
+    pub(crate) fn to_overwrite(&mut self) -> Result<&mut Aligned<f32>> {
+        if Arc::get_mut(&mut self.0).is_none() {
+            *self = Logits::new(self.0.len())?;
+        }
+        Ok(Arc::get_mut(&mut self.0).expect("nobody else has it"))
+    }
+}
+
+impl std::ops::Deref for Logits {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
 }
 
 /// How likely a token of a given text is, after those before it.
@@ -98,6 +126,12 @@ impl Session {
     /// [`Self::step`] do; after anything else there are none.
     pub fn logits(&self) -> Option<&[f32]> {
         self.has_logits.then_some(&self.scratch.logits[..])
+    }
+
+    /// [`Self::logits`] to keep, without a copy: while they are kept the session computes into other memory, which it
+    /// takes with the next pass.
+    pub fn keep_logits(&self) -> Option<Logits> {
+        self.has_logits.then(|| self.scratch.logits.clone())
     }
 
     /// Adds the tokens of a prompt, in batches of [`SessionOptions::batch`].
@@ -289,7 +323,7 @@ impl Session {
         let mut other = Session::new(&self.model, self.options.clone())?;
         other.cache.copy_from(&self.cache);
         other.tokens.extend_from_slice(&self.tokens);
-        other.scratch.logits.copy_from_slice(&self.scratch.logits);
+        other.scratch.logits.to_overwrite()?.copy_from_slice(&self.scratch.logits);
         other.has_logits = self.has_logits;
         other.rng = self.rng;
         Ok(other)

@@ -35,6 +35,39 @@ enum Bytes {
     /// A mapping cannot be empty, so an empty range of a file comes here too.
     Shared(Arc<[u8]>),
     Owned(Vec<u8>),
+    /// Somebody else's, until `_given_back` is dropped.
+    #[cfg(feature = "capi")]
+    Lent {
+        bytes: &'static [u8],
+        _given_back: OnDrop,
+    },
+}
+
+/// Calls a function once, when dropped.
+#[cfg(feature = "capi")]
+pub(crate) struct OnDrop(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+#[cfg(feature = "capi")]
+impl OnDrop {
+    pub(crate) fn new(f: impl FnOnce() + Send + Sync + 'static) -> Self {
+        OnDrop(Some(Box::new(f)))
+    }
+}
+
+#[cfg(feature = "capi")]
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(f) = self.0.take() {
+            f();
+        }
+    }
+}
+
+#[cfg(feature = "capi")]
+impl std::fmt::Debug for OnDrop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnDrop")
+    }
 }
 
 /// How the bytes are going to be read, for [`Storage::advise`].
@@ -97,6 +130,17 @@ impl Storage {
         Self::new("<memory>".into(), bytes.into().0)
     }
 
+    /// Bytes that somebody lends until `given_back` is dropped. Nothing is copied.
+    ///
+    /// # Safety
+    /// `bytes` are valid and unchanged until then.
+    #[cfg(feature = "capi")]
+    pub(crate) unsafe fn lent(bytes: &[u8], given_back: OnDrop) -> Storage {
+        // SAFETY: they live as long as `given_back`, which lies beside them and is dropped after the last use.
+        let bytes = unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
+        Self::new("<memory>".into(), Bytes::Lent { bytes, _given_back: given_back })
+    }
+
     /// Copies a whole file into private memory, which later changes of the file do not reach.
     ///
     /// `progress` is told the bytes read and those there are, every few megabytes.
@@ -140,6 +184,8 @@ impl Storage {
             Bytes::Mapped { map, .. } => map,
             Bytes::Shared(b) => b,
             Bytes::Owned(b) => b,
+            #[cfg(feature = "capi")]
+            Bytes::Lent { bytes, .. } => bytes,
         }
     }
 

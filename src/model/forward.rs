@@ -68,7 +68,7 @@ impl Inner {
         self.gguf.check_unchanged()?;
         cache.will_write(pass.start + n);
         let wanted = if pass.logits { n - 1..n } else { n..n };
-        let run = Run::new(self, pass, wanted, scratch);
+        let run = Run::new(self, pass, wanted, scratch)?;
         let cache = cache.share();
         self.team.run(cancel, &|w| run.pass(w, &cache))
     }
@@ -86,15 +86,20 @@ impl Inner {
         assert_eq!(out.len(), rows.len() * self.config.vocab);
         self.gguf.check_unchanged()?;
         let pass = Pass { tokens: &[], start: 0, arithmetic, logits: true };
-        let run = Run { logits: SharedMut::new(out), ..Run::new(self, &pass, rows, scratch) };
+        let run = Run { logits: SharedMut::new(out), ..Run::new(self, &pass, rows, scratch)? };
         self.team.run(cancel, &|w| run.head(w))
     }
 }
 
 impl<'a> Run<'a> {
     /// The pass over `scratch`'s buffers, of which that for logits has room for one row.
-    fn new(model: &'a Inner, pass: &Pass<'a>, wanted: Range<usize>, scratch: &'a mut Scratch) -> Run<'a> {
-        Run {
+    fn new(
+        model: &'a Inner,
+        pass: &Pass<'a>,
+        wanted: Range<usize>,
+        scratch: &'a mut Scratch,
+    ) -> Result<Run<'a>> {
+        Ok(Run {
             model,
             c: &model.config,
             k: &model.kernels,
@@ -111,9 +116,9 @@ impl<'a> Run<'a> {
             model_in: scratch.model_in.share(),
             heads_in: scratch.heads_in.share(),
             ff_in: scratch.ff_in.share(),
-            logits: SharedMut::new(&mut scratch.logits),
+            logits: SharedMut::new(scratch.logits.to_overwrite()?),
             workers: SharedMut::new(&mut scratch.workers),
-        }
+        })
     }
 
     fn pass(&self, w: &mut Worker<'_>, cache: &SharedCache<'_>) -> Step {

@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use config::{Arch, Config};
 pub use kv_cache::KvType;
-pub use open::{MemoryLock, ModelBuilder, Progress};
+pub use open::{LogLevel, MemoryLock, ModelBuilder, Progress};
 pub(crate) use options::MAX_SNAPSHOTS;
 pub use options::SessionOptions;
 
@@ -54,6 +54,16 @@ pub(crate) struct Inner {
     fingerprint: OnceLock<u64>,
     cancel: Option<CancelToken>,
     memory_lock: MemoryLock,
+    log: Option<open::Log>,
+}
+
+impl Inner {
+    /// Hands a message to whoever wants it; it is not even made where nobody does.
+    fn log(&self, level: LogLevel, message: impl FnOnce() -> String) {
+        if let Some(log) = &self.log {
+            log(level, &message());
+        }
+    }
 }
 
 impl Model {
@@ -85,6 +95,7 @@ impl Model {
             cancel.check()?;
         }
         let built = Tokenizer::from_gguf(&m.gguf, &m.tokenizer_options)?;
+        m.log(LogLevel::Info, || format!("the tokenizer of {} pieces is ready", built.vocab_size()));
         // Another thread may have been faster: either is as good.
         Ok(m.tokenizer.get_or_init(|| built))
     }

@@ -34,6 +34,19 @@ pub enum MemoryLock {
     Refused(String),
 }
 
+/// How much a log message matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// Something did not go as asked, but on.
+    Warn,
+    /// What was done.
+    Info,
+}
+
+/// Where a model's log messages go.
+pub(super) type Log = Box<dyn Fn(LogLevel, &str) + Send + Sync>;
+
 /// Options for opening a [`Model`].
 #[derive(Default)]
 pub struct ModelBuilder<'a> {
@@ -45,6 +58,7 @@ pub struct ModelBuilder<'a> {
     preload: bool,
     lock: bool,
     tokenizer: TokenizerOptions,
+    log: Option<Log>,
 }
 
 impl<'a> ModelBuilder<'a> {
@@ -97,6 +111,13 @@ impl<'a> ModelBuilder<'a> {
     /// Options of the tokenizer.
     pub fn tokenizer(mut self, options: TokenizerOptions) -> Self {
         self.tokenizer = options;
+        self
+    }
+
+    /// Takes the model's log messages, on whatever thread they arise. Without it the library is silent. No message
+    /// holds any part of a prompt.
+    pub fn log(mut self, log: impl Fn(LogLevel, &str) + Send + Sync + 'static) -> Self {
+        self.log = Some(Box::new(log));
         self
     }
 
@@ -183,7 +204,8 @@ impl<'a> ModelBuilder<'a> {
         self.report(total, total);
         self.token().check()?;
         let threads = self.threads.unwrap_or_else(default_threads);
-        Ok(Model(Arc::new(Inner {
+        let team = Team::new(threads);
+        let model = Model(Arc::new(Inner {
             rope_frequencies: [
                 rope_frequencies(config.head_dim, config.rope_base, config.rope_factor),
                 rope_frequencies(config.head_dim, config.rope_base_windowed, config.rope_factor_windowed),
@@ -192,13 +214,27 @@ impl<'a> ModelBuilder<'a> {
             config,
             weights,
             kernels,
-            team: Team::new(threads),
+            team,
             tokenizer_options: self.tokenizer,
             tokenizer: OnceLock::new(),
             fingerprint: OnceLock::new(),
             cancel: self.cancel,
             memory_lock,
-        })))
+            log: self.log,
+        }));
+        let (m, running) = (&*model.0, model.threads());
+        m.log(LogLevel::Info, || {
+            let (arch, layers) = (m.config.arch.name(), m.config.n_layers);
+            let name = m.gguf.name();
+            format!("{name}: {arch}, {layers} layers, {total} bytes; kernels {isa}, {running} threads")
+        });
+        if let MemoryLock::Refused(why) = &m.memory_lock {
+            m.log(LogLevel::Warn, || format!("the file is not locked in memory: {why}"));
+        }
+        if running < threads {
+            m.log(LogLevel::Warn, || format!("the system gave {running} threads of the {threads} asked for"));
+        }
+        Ok(model)
     }
 }
 

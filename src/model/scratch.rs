@@ -7,6 +7,7 @@ use crate::kernels::{Aligned, MAX_STEP_ROWS};
 use crate::ops::activations::Activations;
 use crate::ops::attention::AttentionScratch;
 use crate::ops::linear::LinearScratch;
+use crate::session::Logits;
 
 /// One worker's own buffers.
 pub(crate) struct WorkerScratch {
@@ -38,7 +39,7 @@ pub(crate) struct Scratch {
     /// Inputs of the down-projection: [batch, ff]
     pub(crate) ff_in: Activations,
     /// [1, vocab]: those of the last row of a pass that asked for them.
-    pub(crate) logits: Aligned<f32>,
+    pub(crate) logits: Logits,
     pub(crate) workers: Vec<WorkerScratch>,
 }
 
@@ -60,7 +61,7 @@ impl Scratch {
             model_in: Activations::new(batch, c.d_model, needs.model)?,
             heads_in: Activations::new(batch, heads, needs.heads)?,
             ff_in: Activations::new(batch, c.d_ff, needs.ff)?,
-            logits: Aligned::zeroed(c.vocab, "logits")?,
+            logits: Logits::new(c.vocab)?,
             workers: (0..workers)
                 .map(|_| {
                     Ok(WorkerScratch {

@@ -18,6 +18,7 @@ pub(crate) fn log_prob(logit: f32, log_sum: f64) -> f32 {
 /// A token with its log-probability.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
+#[repr(C)] // handed out by the C ABI as it is
 pub struct TokenLogProb {
     /// Its id.
     pub token: u32,

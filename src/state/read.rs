@@ -153,7 +153,7 @@ impl<R: Read> Source<'_, R> {
             }
             session.tokens.push(id);
         }
-        for value in session.scratch.logits.iter_mut().take(h.logits as usize) {
+        for value in session.scratch.logits.overwrite()?.iter_mut().take(h.logits as usize) {
             self.fill(&mut four)?;
             *value = f32::from_le_bytes(four);
         }

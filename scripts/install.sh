@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Builds the C library and installs it: header, static and shared library, pkg-config file, CMake package.
+# usage: scripts/install.sh PREFIX
+# Environment: DESTDIR is put before PREFIX; CARAT_PROFILE=dev builds faster and runs slower (for tests).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+prefix=${1:?usage: scripts/install.sh PREFIX}
+case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
+root=${DESTDIR:-}$prefix
+profile=${CARAT_PROFILE:-release}
+target=${CARGO_TARGET_DIR:-target}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+abi=$(sed -n 's/^#define CARAT_ABI_VERSION \([0-9]*\).*/\1/p' include/carat.h)
+# What a Rust static library needs of the system.
+system_libs="-lpthread -ldl -lm"
+
+cargo rustc --quiet -p carat --lib --features capi --profile "$profile" --crate-type staticlib
+built=$target/$([ "$profile" = dev ] && echo debug || echo "$profile")/libcarat.a
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# The shared library is linked from the static one, so that this script says what it exports: carat_* alone.
+printf '{ global: carat_*; local: *; };\n' >"$work/exports"
+symbols=$(sed -n 's/^function \(carat_[a-z0-9_]*\):.*/-Wl,-u,\1/p' include/carat.abi)
+# 16 KB pages: newer Android devices refuse segments aligned for 4 KB.
+# shellcheck disable=SC2086
+cc -shared -o "$work/libcarat.so" -Wl,-soname,libcarat.so."$abi" -Wl,--version-script="$work/exports" $symbols \
+    -Wl,--gc-sections -Wl,-z,max-page-size=16384 -Wl,-z,relro,-z,now "$built" $system_libs -lgcc_s -lc
+[ "$profile" = dev ] || strip --strip-unneeded "$work/libcarat.so"
+
+install -d "$root/include" "$root/lib/pkgconfig" "$root/lib/cmake/carat"
+install -m 644 include/carat.h "$root/include/"
+[ -e include/carat.hpp ] && install -m 644 include/carat.hpp "$root/include/"
+install -m 644 "$built" "$root/lib/libcarat.a"
+install -m 755 "$work/libcarat.so" "$root/lib/libcarat.so.$abi.$version"
+ln -sf "libcarat.so.$abi.$version" "$root/lib/libcarat.so.$abi"
+ln -sf "libcarat.so.$abi" "$root/lib/libcarat.so"
+
+cat >"$root/lib/pkgconfig/carat.pc" <<END
+prefix=$prefix
+includedir=\${prefix}/include
+libdir=\${prefix}/lib
+
+Name: carat
+Description: Inference for Google's Gemma models on the CPU
+Version: $version
+Cflags: -I\${includedir}
+Libs: -L\${libdir} -lcarat
+Libs.private: $system_libs
+END
+
+cat >"$root/lib/cmake/carat/carat-config.cmake" <<END
+# find_package(carat) gives the targets carat::carat (shared) and carat::carat-static.
+get_filename_component(_carat_prefix "\${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
+if(NOT TARGET carat::carat)
+  add_library(carat::carat SHARED IMPORTED)
+  set_target_properties(carat::carat PROPERTIES
+    IMPORTED_LOCATION "\${_carat_prefix}/lib/libcarat.so.$abi.$version"
+    IMPORTED_SONAME "libcarat.so.$abi"
+    INTERFACE_INCLUDE_DIRECTORIES "\${_carat_prefix}/include")
+  add_library(carat::carat-static STATIC IMPORTED)
+  set_target_properties(carat::carat-static PROPERTIES
+    IMPORTED_LOCATION "\${_carat_prefix}/lib/libcarat.a"
+    INTERFACE_INCLUDE_DIRECTORIES "\${_carat_prefix}/include"
+    INTERFACE_LINK_LIBRARIES "pthread;dl;m")
+endif()
+END
+cat >"$root/lib/cmake/carat/carat-config-version.cmake" <<END
+set(PACKAGE_VERSION "$version")
+if(PACKAGE_FIND_VERSION VERSION_LESS_EQUAL PACKAGE_VERSION)
+  set(PACKAGE_VERSION_COMPATIBLE TRUE)
+endif()
+END
+echo "installed carat $version to $root" >&2

@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Tests of the C and C++ interface: installs the library to a folder of its own and builds programs against it.
+# usage: scripts/test-c.sh [release|dev]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARAT_PROFILE=${1:-release}
+target=${CARGO_TARGET_DIR:-target}
+case $target in /*) ;; *) target=$PWD/$target ;; esac
+out=$target/c-tests
+prefix=$out/installed
+mkdir -p "$out"
+scripts/install.sh "$prefix"
+passed=0 failed=0
+
+# Runs a command and counts it as a test of the name given first.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        passed=$((passed + 1))
+        echo "ok     $name"
+    else
+        failed=$((failed + 1))
+        echo "FAILED $name"
+    fi
+}
+
+# Adds up the counts that a test program prints at its end.
+count() {
+    local log=$out/log
+    "$@" | tee "$log" || true
+    local line
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -1 || true)
+    if [ -z "$line" ]; then
+        failed=$((failed + 1))
+        echo "FAILED $1 ended before its end"
+        return
+    fi
+    # shellcheck disable=SC2086
+    set -- $line
+    passed=$((passed + $1)) failed=$((failed + $3))
+}
+
+flags=(-Wall -Wextra -Werror -pedantic -O1 -g -I "$prefix/include" -I tests/c)
+static=("$prefix/lib/libcarat.a" -lpthread -ldl -lm)
+shared=(-L "$prefix/lib" -lcarat -Wl,-rpath,"$prefix/lib" -lpthread -lm)
+
+data=$PWD/tests/data
+for program in api misuse; do
+    cc -std=c99 "${flags[@]}" "tests/c/$program.c" "${static[@]}" -o "$out/$program-static"
+    cc -std=c99 "${flags[@]}" "tests/c/$program.c" "${shared[@]}" -o "$out/$program-shared"
+    (cd "$out" && count "./$program-static" "$data"; echo "$passed $failed" >"$out/counts")
+    read -r passed failed <"$out/counts"
+    (cd "$out" && count "./$program-shared" "$data"; echo "$passed $failed" >"$out/counts")
+    read -r passed failed <"$out/counts"
+done
+if [ -e tests/c/cpp.cpp ]; then
+    for standard in c++17 c++20; do
+        c++ -std=$standard "${flags[@]}" tests/c/cpp.cpp "${static[@]}" -o "$out/cpp"
+        (cd "$out" && count ./cpp "$data"; echo "$passed $failed" >"$out/counts")
+        read -r passed failed <"$out/counts"
+    done
+fi
+
+so=$prefix/lib/libcarat.so
+exports_only_ours() {
+    local others
+    others=$(nm -D --defined-only "$so" | awk '{print $3}' | grep -v '^carat_' || true)
+    [ -z "$others" ] || { echo "$so exports: $others"; return 1; }
+    diff <(nm -D --defined-only "$so" | awk '{print $3}' | sort) \
+        <(sed -n 's/^function \(carat_[a-z0-9_]*\):.*/\1/p' include/carat.abi | sort)
+}
+check "the shared library exports the header's functions and nothing else" exports_only_ours
+
+soname() {
+    local abi
+    abi=$(sed -n 's/^#define CARAT_ABI_VERSION \([0-9]*\).*/\1/p' include/carat.h)
+    readelf -d "$so" | grep -q "SONAME.*\[libcarat.so.$abi\]"
+}
+check "the shared library has a versioned soname" soname
+
+pages() {
+    readelf -lW "$so" | awk '$1 == "LOAD" { n++; if (strtonum($NF) % 16384) bad = 1 } END { exit !(n && !bad) }' ||
+        { readelf -lW "$so"; return 1; }
+}
+command -v gawk >/dev/null 2>&1 || pages() {
+    python3 - "$so" <<'END'
+import subprocess, sys
+lines = subprocess.run(["readelf", "-lW", sys.argv[1]], capture_output=True, text=True, check=True).stdout.splitlines()
+aligns = [int(l.split()[-1], 16) for l in lines if l.split()[:1] == ["LOAD"]]
+sys.exit(not aligns or any(a % 16384 for a in aligns))
+END
+}
+check "every LOAD segment is aligned for pages of 16 KB" pages
+
+if [ "$CARAT_PROFILE" = release ]; then
+    size() {
+        local bytes
+        bytes=$(stat -c %s "$(readlink -f "$so")")
+        echo "       the stripped shared library has $bytes bytes"
+        [ "$bytes" -le $((2 * 1024 * 1024)) ]
+    }
+    check "the stripped shared library has at most 2 MB" size
+fi
+
+pkg_config_project() {
+    PKG_CONFIG_PATH=$prefix/lib/pkgconfig make -s -C examples/c clean carat-hello OUT="$out/pkg" &&
+        LD_LIBRARY_PATH=$prefix/lib "$out/pkg/carat-hello" "$data/tiny-gemma3.gguf" "Hello" >"$out/hello.txt" &&
+        [ -s "$out/hello.txt" ]
+}
+check "examples/c builds by pkg-config against the installed library and runs" pkg_config_project
+
+cmake_project() {
+    cmake -S examples/c -B "$out/cmake" -DCMAKE_PREFIX_PATH="$prefix" >"$out/cmake.log" &&
+        cmake --build "$out/cmake" >>"$out/cmake.log" &&
+        "$out/cmake/carat-hello" "$data/tiny-gemma3.gguf" "Hello" >"$out/hello-cmake.txt" &&
+        cmp "$out/hello.txt" "$out/hello-cmake.txt"
+}
+check "examples/c builds by CMake against the installed library and runs" cmake_project
+
+panic_abort() {
+    ! cargo check --quiet -p carat --lib --features capi --config 'profile.dev.panic="abort"' \
+        --target-dir "$out/abort" >"$out/abort.log" 2>&1 && grep -q 'panic = "unwind"' "$out/abort.log"
+}
+check "a build with panic = abort is refused" panic_abort
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
