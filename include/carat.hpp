@@ -7,7 +7,7 @@
 // exception that one throws stops the call and comes out of it. Threads: as in carat.h.
 //
 //     carat::model model("gemma.gguf");
-//     carat::session session(model);
+//     carat::session session(model);  // (the designated initializer below is C++20)
 //     session.generate(model.tokenize("The capital of France is", {.bos = true}), {},
 //                      [](const carat::piece &p) { std::cout << p.text << std::flush; return true; });
 #ifndef CARAT_HPP

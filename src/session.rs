@@ -42,7 +42,7 @@ impl Logits {
     }
 
     /// The values to write over: others, where somebody kept these.
-    pub(crate) fn to_overwrite(&mut self) -> Result<&mut Aligned<f32>> {
+    pub(crate) fn overwrite(&mut self) -> Result<&mut Aligned<f32>> {
         if Arc::get_mut(&mut self.0).is_none() {
             *self = Logits::new(self.0.len())?;
         }
@@ -323,7 +323,7 @@ impl Session {
         let mut other = Session::new(&self.model, self.options.clone())?;
         other.cache.copy_from(&self.cache);
         other.tokens.extend_from_slice(&self.tokens);
-        other.scratch.logits.to_overwrite()?.copy_from_slice(&self.scratch.logits);
+        other.scratch.logits.overwrite()?.copy_from_slice(&self.scratch.logits);
         other.has_logits = self.has_logits;
         other.rng = self.rng;
         Ok(other)

@@ -48,7 +48,9 @@ struct Item {
 fn items(header: &str) -> Vec<Item> {
     let mut items = Vec::new();
     let (mut comment, mut text) = (String::new(), String::new());
-    for line in header.lines().skip_while(|l| !l.starts_with("#include")).skip_while(|l| l.starts_with("#include")) {
+    for line in
+        header.lines().skip_while(|l| !l.starts_with("#include")).skip_while(|l| l.starts_with("#include"))
+    {
         let line = line.trim();
         if text.is_empty() && line.starts_with("//") {
             comment.push_str(line.trim_start_matches('/').trim());
@@ -184,7 +186,9 @@ fn broken(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec
             Some(is) => match (size(was), size(is)) {
                 (Some(was), Some(is)) => is < was,
                 // The number of the ABI itself only rises.
-                _ if *key == "constant CARAT_ABI_VERSION" => is.parse::<u32>().unwrap() < was.parse().unwrap(),
+                _ if *key == "constant CARAT_ABI_VERSION" => {
+                    is.parse::<u32>().unwrap() < was.parse().unwrap()
+                }
                 _ => is != *was,
             },
         })
@@ -223,7 +227,9 @@ fn the_check_of_the_snapshot_sees_what_breaks() {
     grown.insert("function g".into(), "int g(void);".into());
     grown.insert("struct s".into(), "size at least 24".into());
     assert!(broken(&old, &grown).is_empty());
-    for (key, value) in [("function f", "int f(int);"), ("struct s", "size at least 8"), ("field s.a", "at 4")] {
+    for (key, value) in
+        [("function f", "int f(int);"), ("struct s", "size at least 8"), ("field s.a", "at 4")]
+    {
         let mut new = grown.clone();
         new.insert(key.into(), value.into());
         assert_eq!(broken(&old, &new).len(), 1, "{key} changed");

@@ -291,7 +291,10 @@ pub(super) unsafe fn emit(on_piece: carat_piece_fn, data: *mut c_void, piece: &P
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn carat_generate_options_init(options: *mut carat_generate_options, struct_size: usize) {
+pub unsafe extern "C" fn carat_generate_options_init(
+    options: *mut carat_generate_options,
+    struct_size: usize,
+) {
     // SAFETY: the header's contract.
     guard_value((), || unsafe { sized::init(options, struct_size) });
 }

@@ -279,9 +279,10 @@ pub unsafe extern "C" fn carat_model_tensor(
         // SAFETY: the header's contract.
         let model = unsafe { hold(model, "model") }?;
         let tensors = model.0.gguf().tensors();
-        let tensor = usize::try_from(index).ok().and_then(|i| tensors.get(i)).ok_or_else(|| {
-            Failure::argument(format!("tensor {index}: there are {}", tensors.len()))
-        })?;
+        let tensor = usize::try_from(index)
+            .ok()
+            .and_then(|i| tensors.get(i))
+            .ok_or_else(|| Failure::argument(format!("tensor {index}: there are {}", tensors.len())))?;
         let mut dims = [1; 4];
         for (to, from) in dims.iter_mut().zip(tensor.dims()) {
             *to = *from as u64;

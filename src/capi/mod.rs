@@ -157,9 +157,10 @@ impl<T> Exclusive<T> {
     fn with_slot<R>(&self, f: impl FnOnce(&mut Option<T>) -> Outcome<R>) -> Outcome<R> {
         match self.0.try_lock() {
             Ok(mut slot) => f(&mut slot),
-            Err(TryLockError::WouldBlock) => {
-                Err(Failure::Border(CARAT_BUSY, "another call on the same handle has not returned yet".into()))
-            }
+            Err(TryLockError::WouldBlock) => Err(Failure::Border(
+                CARAT_BUSY,
+                "another call on the same handle has not returned yet".into(),
+            )),
             Err(TryLockError::Poisoned(_)) => Err(Failure::Error(crate::Error::Internal {
                 what: "an earlier call on this handle panicked: it can only be freed".into(),
             })),

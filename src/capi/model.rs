@@ -149,11 +149,16 @@ pub struct carat_plan {
     pub scratch: u64,
     /// Copies of the sliding windows.
     pub snapshots: u64,
-    /// The tokenizer.
+    /// The tokenizer; 0 for a file without a vocabulary.
     pub tokenizer: u64,
+    /// The rest: the file's header as it was read, tokens and texts, stacks, whole pages.
+    pub other: u64,
     /// All of the above.
     pub total: u64,
-    /// What the machine has available now, where it told.
+    /// What scoring and carat_session_prefill_each() take more while they run. Not part of the total.
+    pub score: u64,
+    /// What could be had now without pushing others out, where the system told: of the machine's memory, and within
+    /// the limits of the process's control group. Where the total is more, the file is read again and again.
     pub available: u64,
 }
 
@@ -168,7 +173,9 @@ unsafe impl sized::Grows for carat_plan {
             scratch: 0,
             snapshots: 0,
             tokenizer: 0,
+            other: 0,
             total: 0,
+            score: 0,
             available: 0,
         }
     }
@@ -184,7 +191,9 @@ impl From<Plan> for carat_plan {
             scratch: p.scratch,
             snapshots: p.snapshots,
             tokenizer: p.tokenizer,
+            other: p.other,
             total: p.total,
+            score: p.score,
             available: p.available.unwrap_or(0),
         }
     }

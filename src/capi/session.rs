@@ -228,10 +228,11 @@ pub unsafe extern "C" fn carat_session_score(
                 let what = format!("the buffer has room for {capacity} scores, there may be {most}");
                 return Err(Failure::Border(CARAT_BUFFER_TOO_SMALL, what));
             }
-            let found: Vec<carat_token_score> = with(session, |s| Ok(s.score(ids, from, cancel.as_ref())?))?
-                .into_iter()
-                .map(|TokenScore { token, log_prob, rank }| carat_token_score { token, log_prob, rank })
-                .collect();
+            let found: Vec<carat_token_score> =
+                with(session, |s| Ok(s.score(ids, from, cancel.as_ref())?))?
+                    .into_iter()
+                    .map(|TokenScore { token, log_prob, rank }| carat_token_score { token, log_prob, rank })
+                    .collect();
             fill(&found, scores, capacity, n)
         }
     })

@@ -33,8 +33,10 @@ macro_rules! other {
 }
 other!((), u32, u64, *const std::ffi::c_char, *mut carat_cancel, *const f32);
 
-/// Every entry point, called with nothing but NULL and 0.
-fn entry_points() -> Vec<(&'static str, fn(*mut *mut carat_error) -> Returned)> {
+/// An entry point's name, and a call of it with nothing but NULL and 0.
+type EntryPoint = (&'static str, fn(*mut *mut carat_error) -> Returned);
+
+fn entry_points() -> Vec<EntryPoint> {
     macro_rules! list {
         ($($name:ident($($arg:expr),*);)*) => {
             vec![$((stringify!($name), {
@@ -159,12 +161,13 @@ fn entry_points() -> Vec<(&'static str, fn(*mut *mut carat_error) -> Returned)> 
 /// The functions that the header declares.
 fn declared() -> Vec<String> {
     let header = include_str!("../../include/carat.h");
-    let code: String = header.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String =
+        header.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let comment_end = code.find("*/").unwrap();
     let mut names: Vec<String> = code[comment_end..]
         .split('(')
         .filter_map(|before| before.rsplit([' ', '*', '\n']).next())
-        .filter(|name| name.starts_with("carat_"))
+        .filter(|name| name.starts_with("carat_") && !name.ends_with(')')) // types of callbacks do
         .map(String::from)
         .collect();
     names.sort();
@@ -257,7 +260,10 @@ fn structs_of_older_and_newer_headers() {
         // Sizes that no header had.
         for size in [0u32, 4, 12, 1 << 20, u32::MAX] {
             bytes[..4].copy_from_slice(&size.to_ne_bytes());
-            assert!(sized::read(bytes.as_ptr().cast::<carat_generate_options>(), "options").is_err(), "{size}");
+            assert!(
+                sized::read(bytes.as_ptr().cast::<carat_generate_options>(), "options").is_err(),
+                "{size}"
+            );
         }
 
         // What the library fills in goes the same way.

@@ -159,7 +159,10 @@ unsafe fn with_tokenizer(model: *const carat_model, f: impl FnOnce(&Tokenizer) -
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn carat_tokenize_options_init(options: *mut carat_tokenize_options, struct_size: usize) {
+pub unsafe extern "C" fn carat_tokenize_options_init(
+    options: *mut carat_tokenize_options,
+    struct_size: usize,
+) {
     // SAFETY: the header's contract.
     guard_value((), || unsafe { sized::init(options, struct_size) });
 }

@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
             model_in: scratch.model_in.share(),
             heads_in: scratch.heads_in.share(),
             ff_in: scratch.ff_in.share(),
-            logits: SharedMut::new(scratch.logits.to_overwrite()?),
+            logits: SharedMut::new(scratch.logits.overwrite()?),
             workers: SharedMut::new(&mut scratch.workers),
         })
     }

@@ -290,10 +290,10 @@ static void generating(void) {
     /* Options outside their range. */
     options.hook = NULL;
     options.temperature = NAN;
-    EXPECT(CARAT_INVALID_OPTION, carat_session_generate(fork, NULL, 0, &options, NULL, NULL, NULL, &error));
+    EXPECT(CARAT_INVALID_OPTION, carat_session_generate(fork, ids, 8, &options, NULL, NULL, NULL, &error));
     options.temperature = 1;
     options.has_seed = 2;
-    EXPECT(CARAT_INVALID_ARGUMENT, carat_session_generate(fork, NULL, 0, &options, NULL, NULL, NULL, &error));
+    EXPECT(CARAT_INVALID_ARGUMENT, carat_session_generate(fork, ids, 8, &options, NULL, NULL, NULL, &error));
     carat_session_free(fork);
     carat_session_free(session);
     carat_model_free(model);
@@ -351,9 +351,11 @@ static void saving_and_loading(void) {
 
     /* Windows of 16 positions do not let a text be cut anywhere. */
     carat_error *error = NULL;
-    uint32_t more[40];
-    some_ids(more, 40);
-    OK(carat_session_prefill(session, more, 40, NULL, &error));
+    uint32_t more[200];
+    some_ids(more, 200);
+    carat_session_free(session);
+    session = new_session(model, 256, 16);
+    OK(carat_session_prefill(session, more, 200, NULL, &error));
     carat_status status = carat_session_truncate(session, 3, &error);
     CHECK(status == CARAT_REWIND && carat_error_nearest(error) > 3);
     size_t nearest = (size_t)carat_error_nearest(error);
@@ -548,7 +550,7 @@ static void opening(void) {
     CHECK(released == 0);
     carat_session_free(session);
     CHECK(released == 1);
-    EXPECT(CARAT_FORMAT, carat_model_open_bytes((uint8_t *)file, size / 2, release_bytes, &released, NULL, &model, &error));
+    EXPECT(CARAT_TENSOR, carat_model_open_bytes((uint8_t *)file, size / 2, release_bytes, &released, NULL, &model, &error));
     CHECK(released == 2);
     free(file);
 

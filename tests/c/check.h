@@ -57,12 +57,19 @@ static int run_tests(const test *tests, size_t n) {
     return failed != 0;
 }
 
+/* Not every program uses all that follows. */
+#if defined(__GNUC__)
+#define SHARED static __attribute__((unused))
+#else
+#define SHARED static
+#endif
+
 #define RUN(tests) run_tests(tests, sizeof(tests) / sizeof((tests)[0]))
 
 /* The folder of the golden data: the program's argument. */
 static const char *data_dir = "tests/data";
 
-static carat_model *open_model(const char *name, int threads) {
+SHARED carat_model *open_model(const char *name, int threads) {
     char path[4096];
     carat_model_options options;
     carat_model *model = NULL;
@@ -74,7 +81,7 @@ static carat_model *open_model(const char *name, int threads) {
     return model;
 }
 
-static carat_session *new_session(const carat_model *model, uint64_t context, uint32_t batch) {
+SHARED carat_session *new_session(const carat_model *model, uint64_t context, uint32_t batch) {
     carat_session_options options;
     carat_session *session = NULL;
     carat_session_options_init(&options, sizeof options);
@@ -86,7 +93,7 @@ static carat_session *new_session(const carat_model *model, uint64_t context, ui
 }
 
 /* Ids that every tiny model knows, the beginning of the sequence first. */
-static void some_ids(uint32_t *ids, size_t n) {
+SHARED void some_ids(uint32_t *ids, size_t n) {
     for (size_t i = 0; i < n; i++) {
         ids[i] = i == 0 ? 2 : (uint32_t)(300 + (i * 37 + i * i) % 400);
     }

@@ -50,9 +50,9 @@ static void failures_are_thrown_or_returned() {
     CHECK(!result && result.error().status() == CARAT_IO && result.error().kind() == CARAT_KIND_FILE);
     auto opened = carat::model::try_open(path("tiny-gemma3"));
     CHECK(opened.has_value());
-    carat::session session(*opened, {64, 16});
+    carat::session session(*opened, {256, 16});
     CHECK(session.try_step(1000000).error().status() == CARAT_TOKEN_OUT_OF_RANGE);
-    session.prefill(first_ids(40));
+    session.prefill(first_ids(200));
     auto cut = session.try_truncate(3);
     CHECK(!cut && cut.error().status() == CARAT_REWIND && cut.error().nearest() > 3);
 }

@@ -179,11 +179,11 @@ static void nothing_is_touched_past_an_older_struct(void) {
     OK(carat_session_generate(session, NULL, 0, &now, NULL, NULL, summary, &error));
     CHECK(summary->generated_tokens == 2 && summary->struct_size == old_summary);
 
-    size_t old_info = offsetof(carat_model_info, n_heads);
+    size_t old_info = offsetof(carat_model_info, n_kv_heads);
     carat_model_info *info = (carat_model_info *)(void *)(pages + page - old_info);
     carat_model_info_init(info, old_info);
     OK(carat_model_get_info(model, info, &error));
-    CHECK(info->n_layers > 0 && info->d_ff > 0);
+    CHECK(info->n_layers > 0 && info->n_heads > 0);
 
     /* Sizes that none had, and a newer struct that asks for what is not known. */
     now.struct_size = 3;
