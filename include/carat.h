@@ -452,11 +452,16 @@ typedef struct carat_plan {
     uint64_t scratch;
     // Copies of the sliding windows.
     uint64_t snapshots;
-    // The tokenizer.
+    // The tokenizer; 0 for a file without a vocabulary.
     uint64_t tokenizer;
+    // The rest: the file's header as it was read, tokens and texts, stacks, whole pages.
+    uint64_t other;
     // All of the above.
     uint64_t total;
-    // What the machine has available now, where it told.
+    // What scoring and carat_session_prefill_each() take more while they run. Not part of the total.
+    uint64_t score;
+    // What could be had now without pushing others out, where the system told: of the machine's memory, and within
+    // the limits of the process's control group. Where the total is more, the file is read again and again.
     uint64_t available;
 } carat_plan;
 
