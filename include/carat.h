@@ -84,6 +84,15 @@
 // Gemma 3, text.
 #define CARAT_ARCH_GEMMA3 3
 
+// Nobody asked for the file to be locked in memory.
+#define CARAT_MEMORY_NOT_LOCKED 0
+
+// The file is locked in memory as long as the model lives.
+#define CARAT_MEMORY_LOCKED 1
+
+// The system refused to lock the file in memory; the log says why.
+#define CARAT_MEMORY_LOCK_REFUSED 2
+
 // What carat_abi_version() returns: raised when a function or field is added; nothing is ever removed or changed.
 #define CARAT_ABI_VERSION 1
 
@@ -182,6 +191,24 @@ typedef struct carat_session carat_session;
 
 // What a call came to. 0 is success; a number is never used for anything else.
 typedef int32_t carat_status;
+
+// How a session is laid out. Made by carat_session_options_init().
+typedef struct carat_session_options {
+    // sizeof(carat_session_options), as the caller was compiled.
+    uint32_t struct_size;
+    // CARAT_KV_*: how keys and values are stored.
+    int32_t kv;
+    // Tokens that the session can hold; 0: the model's own context length, but at most 4096.
+    uint64_t context;
+    // Most tokens that are processed at once, 1 to 4096: more is faster on long prompts and takes more memory.
+    uint32_t batch;
+    // Copies of the sliding windows that a conversation keeps to go back to its last turns, 0 to 64.
+    uint32_t snapshots;
+    // 1: compute with f32 activations and weights: slow, and the truth that fast paths are tested against.
+    int32_t exact;
+    // 1: keep every position in the windowed layers too, so that a text can be cut anywhere.
+    int32_t full_history;
+} carat_session_options;
 
 // A number added to the logit of a token.
 typedef struct carat_logit_bias {
@@ -342,6 +369,10 @@ typedef struct carat_model_info {
     uint32_t vocab;
     // Positions that a windowed layer sees; 0 where no layer is windowed.
     uint32_t sliding_window;
+    // CARAT_MEMORY_*: whether the file is locked in memory.
+    int32_t memory_lock;
+    // Zero.
+    int32_t reserved;
     // Positions that the model was trained for.
     uint64_t context_length;
     // Bytes of the file, all parts.
@@ -408,6 +439,11 @@ typedef struct carat_model_options {
     int32_t preload;
     // CARAT_ENGINE_*: what turns text into ids.
     int32_t tokenizer_engine;
+    // 1: lock the file in memory, so that the system cannot take its pages back. Where the system refuses, the model
+    // works without: see `memory_lock` of carat_model_info.
+    int32_t lock;
+    // Zero.
+    int32_t reserved;
     // Stops opening, and making the tokenizer later; NULL for none. Borrowed during the call.
     const struct carat_cancel *cancel;
     // Told how far opening has come; NULL for none.
@@ -419,24 +455,6 @@ typedef struct carat_model_options {
     // Handed to `log`; must be usable from any thread as long as the model or a session of it lives.
     void *log_data;
 } carat_model_options;
-
-// How a session is laid out. Made by carat_session_options_init().
-typedef struct carat_session_options {
-    // sizeof(carat_session_options), as the caller was compiled.
-    uint32_t struct_size;
-    // CARAT_KV_*: how keys and values are stored.
-    int32_t kv;
-    // Tokens that the session can hold; 0: the model's own context length, but at most 4096.
-    uint64_t context;
-    // Most tokens that are processed at once, 1 to 4096: more is faster on long prompts and takes more memory.
-    uint32_t batch;
-    // Copies of the sliding windows that a conversation keeps to go back to its last turns, 0 to 64.
-    uint32_t snapshots;
-    // 1: compute with f32 activations and weights: slow, and the truth that fast paths are tested against.
-    int32_t exact;
-    // 1: keep every position in the windowed layers too, so that a text can be cut anywhere.
-    int32_t full_history;
-} carat_session_options;
 
 // Bytes of memory that a model and one session on it take: an upper bound, and a close one.
 typedef struct carat_plan {
@@ -644,7 +662,7 @@ carat_status carat_conversation_new(struct carat_session *session,
                                     struct carat_conversation **out,
                                     struct carat_error **error);
 
-// Goes on with the conversation whose tokens a session holds, such as one that was saved and loaded. A system text is
+// Goes on with the conversation whose tokens a session holds, such as one that was saved without its texts. A system text is
 // part of the first question then. A last question without an answer is left out.
 //
 // Ownership: as carat_conversation_new().
@@ -653,6 +671,21 @@ carat_status carat_conversation_new(struct carat_session *session,
 carat_status carat_conversation_resume(struct carat_session *session,
                                        struct carat_conversation **out,
                                        struct carat_error **error);
+
+// Opens a conversation that carat_conversation_save() wrote, with options of its own: its turns and the system's text
+// are the same. What to do when the context is full is not part of it. A saved session is opened as by
+// carat_conversation_resume(). `options` and `cancel` may be NULL.
+//
+// Ownership: `*out` is the caller's, ended by carat_conversation_free(). It keeps the model alive.
+// Threads: any.
+// Errors: as carat_session_load() and carat_conversation_resume().
+carat_status carat_conversation_load(const struct carat_model *model,
+                                     const char *path,
+                                     size_t path_len,
+                                     const struct carat_session_options *options,
+                                     const struct carat_cancel *cancel,
+                                     struct carat_conversation **out,
+                                     struct carat_error **error);
 
 // Takes the session out of a conversation.
 //
@@ -811,7 +844,7 @@ carat_status carat_conversation_set_system(struct carat_conversation *conversati
 // Errors: CARAT_BUSY.
 carat_status carat_conversation_reset(struct carat_conversation *conversation, struct carat_error **error);
 
-// Saves the conversation's session: see carat_session_save().
+// Saves the conversation to a file, its turns, the system's text and its session: see carat_session_save().
 //
 // Ownership: all is borrowed.
 // Threads: any, one call at a time.

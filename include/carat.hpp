@@ -150,6 +150,7 @@ struct model_options {
     std::int32_t isa = CARAT_ISA_AUTO;
     bool private_copy = false;
     bool preload = false;
+    bool lock = false;               ///< in memory; see memory_lock of info()
     std::int32_t tokenizer_engine = CARAT_ENGINE_BUILTIN;
     const cancel_token *cancel = nullptr;
     /// Told the bytes done and in all; returns whether to go on.
@@ -445,6 +446,7 @@ private:
         o.isa = options.isa;
         o.private_copy = options.private_copy;
         o.preload = options.preload;
+        o.lock = options.lock;
         o.tokenizer_engine = options.tokenizer_engine;
         o.cancel = detail::raw(options.cancel);
         struct progress_call {
@@ -646,6 +648,18 @@ public:
         return make([&](carat_conversation **out, carat_error **error) {
             return carat_conversation_resume(s.get(), out, error);
         });
+    }
+    /// One that save() wrote: turns and system text are the same.
+    static result<conversation> try_load(const model &m, std::string_view path, const session_options &options = {},
+                                         const cancel_token *cancel = nullptr) {
+        carat_session_options o = detail::c_options(options);
+        return make([&](carat_conversation **out, carat_error **error) {
+            return carat_conversation_load(m.get(), path.data(), path.size(), &o, detail::raw(cancel), out, error);
+        });
+    }
+    static conversation load(const model &m, std::string_view path, const session_options &options = {},
+                             const cancel_token *cancel = nullptr) {
+        return try_load(m, path, options, cancel).value();
     }
     explicit conversation(session s, std::optional<std::string_view> system = {})
         : conversation(try_new(std::move(s), system).value()) {}

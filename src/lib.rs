@@ -87,9 +87,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use generate::{FinishReason, GenerateOptions, Piece, Summary};
 pub use kernels::Isa;
 pub use limits::Limits;
-pub use model::{
-    Arch, Config, KvType, LogLevel, MemoryLock, Model, ModelBuilder, Progress, SessionOptions,
-};
+pub use model::{Arch, Config, KvType, LogLevel, MemoryLock, Model, ModelBuilder, Progress, SessionOptions};
 pub use plan::Plan;
 pub use sampler::{LogitsHook, SamplingOptions, TokenLogProb};
 pub use session::{Logits, Session, TokenScore};

@@ -85,7 +85,7 @@ pub unsafe extern "C" fn carat_conversation_new(
     })
 }
 
-/// Goes on with the conversation whose tokens a session holds, such as one that was saved and loaded. A system text is
+/// Goes on with the conversation whose tokens a session holds, such as one that was saved without its texts. A system text is
 /// part of the first question then. A last question without an answer is left out.
 ///
 /// Ownership: as carat_conversation_new().
@@ -99,6 +99,37 @@ pub unsafe extern "C" fn carat_conversation_resume(
 ) -> carat_status {
     // SAFETY: the header's contract.
     guard(error, || unsafe { make(session, out, Conversation::resume) })
+}
+
+/// Opens a conversation that carat_conversation_save() wrote, with options of its own: its turns and the system's text
+/// are the same. What to do when the context is full is not part of it. A saved session is opened as by
+/// carat_conversation_resume(). `options` and `cancel` may be NULL.
+///
+/// Ownership: `*out` is the caller's, ended by carat_conversation_free(). It keeps the model alive.
+/// Threads: any.
+/// Errors: as carat_session_load() and carat_conversation_resume().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn carat_conversation_load(
+    model: *const carat_model,
+    path: *const c_char,
+    path_len: usize,
+    options: *const carat_session_options,
+    cancel: *const carat_cancel,
+    out: *mut *mut carat_conversation,
+    error: *mut *mut carat_error,
+) -> carat_status {
+    guard(error, || {
+        check_out(out, "out")?;
+        // SAFETY: the header's contract, here and below.
+        unsafe {
+            let model = hold(model, "model")?;
+            let (path, cancel) = (super::path(path, path_len, "path")?, cancel::token(cancel));
+            let options = sized::read(options, "options")?.to_rust()?;
+            let conversation = Conversation::load(&model.0, options, path, cancel.as_ref())?;
+            let talk = Talk { conversation, dropped: Vec::new() };
+            put(out, give(carat_conversation(Exclusive::new(talk))), "out")
+        }
+    })
 }
 
 /// Takes the session out of a conversation.
@@ -452,7 +483,7 @@ pub unsafe extern "C" fn carat_conversation_reset(
     })
 }
 
-/// Saves the conversation's session: see carat_session_save().
+/// Saves the conversation to a file, its turns, the system's text and its session: see carat_session_save().
 ///
 /// Ownership: all is borrowed.
 /// Threads: any, one call at a time.
@@ -469,7 +500,7 @@ pub unsafe extern "C" fn carat_conversation_save(
         // SAFETY: the header's contract, here and below.
         unsafe {
             let (path, cancel) = (super::path(path, path_len, "path")?, cancel::token(cancel));
-            with(conversation, |talk| Ok(talk.conversation.session().save(path, cancel.as_ref())?))
+            with(conversation, |talk| Ok(talk.conversation.save(path, cancel.as_ref())?))
         }
     })
 }

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 
 use super::*;
 use crate::gguf::Value;
-use crate::{Arch, Isa, Limits};
+use crate::{Arch, Isa, Limits, MemoryLock};
 
 /// Gemma: 2B and 7B.
 pub const CARAT_ARCH_GEMMA: i32 = 1;
@@ -12,6 +12,13 @@ pub const CARAT_ARCH_GEMMA: i32 = 1;
 pub const CARAT_ARCH_GEMMA2: i32 = 2;
 /// Gemma 3, text.
 pub const CARAT_ARCH_GEMMA3: i32 = 3;
+
+/// Nobody asked for the file to be locked in memory.
+pub const CARAT_MEMORY_NOT_LOCKED: i32 = 0;
+/// The file is locked in memory as long as the model lives.
+pub const CARAT_MEMORY_LOCKED: i32 = 1;
+/// The system refused to lock the file in memory; the log says why.
+pub const CARAT_MEMORY_LOCK_REFUSED: i32 = 2;
 
 /// What carat_abi_version() returns: raised when a function or field is added; nothing is ever removed or changed.
 pub const CARAT_ABI_VERSION: u32 = 1;
@@ -44,6 +51,10 @@ pub struct carat_model_info {
     pub vocab: u32,
     /// Positions that a windowed layer sees; 0 where no layer is windowed.
     pub sliding_window: u32,
+    /// CARAT_MEMORY_*: whether the file is locked in memory.
+    pub memory_lock: i32,
+    /// Zero.
+    pub reserved: i32,
     /// Positions that the model was trained for.
     pub context_length: u64,
     /// Bytes of the file, all parts.
@@ -68,6 +79,8 @@ unsafe impl sized::Grows for carat_model_info {
             head_dim: 0,
             vocab: 0,
             sliding_window: 0,
+            memory_lock: CARAT_MEMORY_NOT_LOCKED,
+            reserved: 0,
             context_length: 0,
             file_bytes: 0,
             n_tensors: 0,
@@ -204,6 +217,12 @@ pub unsafe extern "C" fn carat_model_get_info(
             head_dim: c.head_dim as u32,
             vocab: c.vocab as u32,
             sliding_window: if c.windowed.contains(&true) { c.sliding_window as u32 } else { 0 },
+            memory_lock: match model.0.memory_lock() {
+                MemoryLock::NotAsked => CARAT_MEMORY_NOT_LOCKED,
+                MemoryLock::Locked => CARAT_MEMORY_LOCKED,
+                MemoryLock::Refused(_) => CARAT_MEMORY_LOCK_REFUSED,
+            },
+            reserved: 0,
             context_length: c.context_length as u64,
             file_bytes: model.0.gguf().file_len(),
             n_tensors: model.0.gguf().tensors().len() as u64,

@@ -66,6 +66,11 @@ pub struct carat_model_options {
     pub preload: i32,
     /// CARAT_ENGINE_*: what turns text into ids.
     pub tokenizer_engine: i32,
+    /// 1: lock the file in memory, so that the system cannot take its pages back. Where the system refuses, the model
+    /// works without: see `memory_lock` of carat_model_info.
+    pub lock: i32,
+    /// Zero.
+    pub reserved: i32,
     /// Stops opening, and making the tokenizer later; NULL for none. Borrowed during the call.
     pub cancel: *const carat_cancel,
     /// Told how far opening has come; NULL for none.
@@ -88,6 +93,8 @@ unsafe impl sized::Grows for carat_model_options {
             private_copy: 0,
             preload: 0,
             tokenizer_engine: CARAT_ENGINE_BUILTIN,
+            lock: 0,
+            reserved: 0,
             cancel: std::ptr::null(),
             progress: None,
             progress_data: std::ptr::null_mut(),
@@ -282,6 +289,7 @@ unsafe fn open_with(
         .cancel(&own)
         .private_copy(private)
         .preload(boolean(o.preload, "preload")?)
+        .lock(boolean(o.lock, "lock")?)
         .tokenizer(TokenizerOptions::from(engine));
     if o.threads != 0 {
         // Of a negative number the builder says what it expects.

@@ -139,6 +139,7 @@ fn entry_points() -> Vec<EntryPoint> {
         carat_session_generate(m, n, z, n, f, m, m, e);
         carat_conversation_new(m, n, z, m, e);
         carat_conversation_resume(m, m, e);
+        carat_conversation_load(n, n, z, n, n, m, e);
         carat_conversation_into_session(m, m, e);
         carat_conversation_free(m);
         carat_conversation_send(m, n, z, n, f, m, m, e);

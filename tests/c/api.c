@@ -442,6 +442,14 @@ static void conversing(void) {
     carat_session_options session_options;
     carat_session_options_init(&session_options, sizeof session_options);
     session_options.context = 256;
+    OK(carat_conversation_load(model, path, strlen(path), &session_options, NULL, &again, &error));
+    OK(carat_conversation_system(again, text, sizeof text, &len, &error));
+    CHECK(strcmp(text, "Be brief.") == 0);
+    OK(carat_conversation_turn(again, 0, &role, text, sizeof text, &len, &error));
+    CHECK(role == CARAT_ROLE_USER && strcmp(text, "Hello") == 0);
+    OK(carat_conversation_regenerate(again, &options, NULL, NULL, &summary, &error));
+    CHECK(summary.reused_tokens > 0);
+    carat_conversation_free(again);
     OK(carat_session_load(model, path, strlen(path), &session_options, NULL, &back, &error));
     OK(carat_conversation_resume(back, &again, &error));
     carat_session_free(back);
@@ -486,6 +494,7 @@ static void opening(void) {
     options.preload = 1;
     options.isa = CARAT_ISA_SCALAR;
     options.threads = 1;
+    options.lock = 1;
     carat_model *model = NULL;
     OK(carat_model_open(path, strlen(path), &options, &model, &error));
     CHECK(calls > 0 && logged > 0);
@@ -493,6 +502,7 @@ static void opening(void) {
     carat_model_info_init(&info, sizeof info);
     OK(carat_model_get_info(model, &info, &error));
     CHECK(info.arch == CARAT_ARCH_GEMMA3 && info.isa == CARAT_ISA_SCALAR && info.threads == 1);
+    CHECK(info.memory_lock == CARAT_MEMORY_LOCKED || info.memory_lock == CARAT_MEMORY_LOCK_REFUSED);
     CHECK(strcmp(carat_isa_name(info.isa), "scalar") == 0 && carat_isa_available(CARAT_ISA_SCALAR) == 1);
     char text[256];
     size_t len = 0;

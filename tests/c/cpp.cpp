@@ -137,6 +137,10 @@ static void conversations() {
     carat::generate_options options = greedy(8);
     options.cancel = &cancel;
     CHECK(talk.try_send("More", options, {}).error().status() == CARAT_CANCELLED);
+    talk.save("carat-cpp.state");
+    carat::conversation again = carat::conversation::load(model, "carat-cpp.state", {256, 64});
+    CHECK(again.turns().size() == 2 && again.turns()[0].text == "Hello");
+    std::remove("carat-cpp.state");
     talk.reset();
     CHECK(talk.turns().empty());
 }
