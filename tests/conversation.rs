@@ -403,8 +403,9 @@ fn sessions_and_conversations_open_each_others_files() {
     c.save(&path, None).unwrap();
     let mut empty = Conversation::load(&model, options(256, 16), &path, None).unwrap();
     assert_eq!((empty.turns().count(), empty.system()), (0, Some("Be brief.")));
+    // The answer was longer than the rings, and there was nothing before it to take a snapshot of.
     let reply = send(&mut empty, "Hello", 70);
-    assert!(reply.summary.reused_tokens > 0);
+    assert_eq!(reply.summary.reused_tokens, 0);
     assert_eq!(now(empty.session()), now(c.session()));
 }
 
