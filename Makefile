@@ -42,7 +42,7 @@ lint: licences ## Formatting, clippy and rustdoc with warnings as errors, licenc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets $(TEST_FEATURES) --features capi -- -D warnings
 	$(CARGO) clippy --workspace -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps $(TEST_FEATURES) --features capi
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps $(TEST_FEATURES)
 
 licences: ## Licences of all dependencies against deny.toml; advisories where cargo-deny is there
 	@scripts/licences.py

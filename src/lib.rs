@@ -53,6 +53,7 @@
 mod cancel;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
+#[doc(hidden)] // its documentation is the header
 pub mod capi;
 pub mod chat;
 mod conversation;
