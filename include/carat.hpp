@@ -350,6 +350,39 @@ struct generating {
     }
 };
 
+/// A call that gives nothing but success.
+template <class Call>
+result<void> done(Call &&f) {
+    carat_error *error = nullptr;
+    carat_status status = f(&error);
+    if (status != CARAT_OK) return fail(status, error);
+    return std::monostate{};
+}
+
+/// A call that hands out a handle.
+template <class T, class Handle, class Call>
+result<T> make(Call &&f) {
+    Handle *out = nullptr;
+    carat_error *error = nullptr;
+    carat_status status = f(&out, &error);
+    if (status != CARAT_OK) return fail(status, error);
+    return T(out);
+}
+
+/// A call that generates: what a callback threw comes out of it.
+template <class Ask>
+result<carat_summary> reply(const generate_options &options, const piece_function &on_piece, Ask &&ask) {
+    generating g(options, on_piece);
+    carat_summary summary;
+    carat_summary_init(&summary, sizeof summary);
+    carat_error *error = nullptr;
+    carat_status status = ask(g, &summary, &error);
+    result<carat_summary> r =
+        status == CARAT_OK ? result<carat_summary>(summary) : result<carat_summary>(fail(status, error));
+    g.caught.rethrow();
+    return r;
+}
+
 }  // namespace detail
 
 // ---- Models --------------------------------------------------------------------------------------------------------
@@ -497,14 +530,14 @@ class session {
 public:
     static result<session> try_new(const model &m, const session_options &options = {}) {
         carat_session_options o = detail::c_options(options);
-        return make([&](carat_session **out, carat_error **error) {
+        return detail::make<session, carat_session>([&](carat_session **out, carat_error **error) {
             return carat_session_new(m.get(), &o, out, error);
         });
     }
     static result<session> try_load(const model &m, std::string_view path, const session_options &options = {},
                                     const cancel_token *cancel = nullptr) {
         carat_session_options o = detail::c_options(options);
-        return make([&](carat_session **out, carat_error **error) {
+        return detail::make<session, carat_session>([&](carat_session **out, carat_error **error) {
             return carat_session_load(m.get(), path.data(), path.size(), &o, detail::raw(cancel), out, error);
         });
     }
@@ -515,30 +548,27 @@ public:
         return try_load(m, path, options, cancel).value();
     }
     result<session> try_fork() const {
-        return make([&](carat_session **out, carat_error **error) { return carat_session_fork(get(), out, error); });
+        return detail::make<session, carat_session>([&](carat_session **out, carat_error **error) { return carat_session_fork(get(), out, error); });
     }
     session fork() const { return try_fork().value(); }
 
     result<void> try_prefill(ids_view ids, const cancel_token *cancel = nullptr) {
-        return done([&](carat_error **error) {
+        return detail::done([&](carat_error **error) {
             return carat_session_prefill(get(), ids.data(), ids.size(), detail::raw(cancel), error);
         });
     }
     void prefill(ids_view ids, const cancel_token *cancel = nullptr) { try_prefill(ids, cancel).value(); }
 
     result<void> try_step(std::uint32_t token, const cancel_token *cancel = nullptr) {
-        return done([&](carat_error **error) {
+        return detail::done([&](carat_error **error) {
             return carat_session_step(get(), token, detail::raw(cancel), error);
         });
     }
     void step(std::uint32_t token, const cancel_token *cancel = nullptr) { try_step(token, cancel).value(); }
 
     result<carat::logits> try_logits() const {
-        carat_logits *out = nullptr;
-        carat_error *error = nullptr;
-        carat_status status = carat_session_logits(get(), &out, &error);
-        if (status != CARAT_OK) return detail::fail(status, error);
-        return carat::logits(out);
+        return detail::make<carat::logits, carat_logits>(
+            [&](carat_logits **out, carat_error **error) { return carat_session_logits(get(), out, error); });
     }
     carat::logits logits() const { return try_logits().value(); }
 
@@ -559,28 +589,21 @@ public:
 
     result<carat_summary> try_generate(ids_view prompt, const generate_options &options,
                                        const piece_function &on_piece) {
-        detail::generating g(options, on_piece);
-        carat_summary summary;
-        carat_summary_init(&summary, sizeof summary);
-        carat_error *error = nullptr;
-        carat_status status = carat_session_generate(get(), prompt.data(), prompt.size(), &g.c, g.call_piece, &g,
-                                                     &summary, &error);
-        result<carat_summary> r =
-            status == CARAT_OK ? result<carat_summary>(summary) : result<carat_summary>(detail::fail(status, error));
-        g.caught.rethrow();
-        return r;
+        return detail::reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
+            return carat_session_generate(get(), prompt.data(), prompt.size(), &g.c, g.call_piece, &g, summary, error);
+        });
     }
     carat_summary generate(ids_view prompt, const generate_options &options, const piece_function &on_piece) {
         return try_generate(prompt, options, on_piece).value();
     }
 
     result<void> try_truncate(std::size_t len) {
-        return done([&](carat_error **error) { return carat_session_truncate(get(), len, error); });
+        return detail::done([&](carat_error **error) { return carat_session_truncate(get(), len, error); });
     }
     void truncate(std::size_t len) { try_truncate(len).value(); }
 
     result<void> try_save(std::string_view path, const cancel_token *cancel = nullptr) const {
-        return done([&](carat_error **error) {
+        return detail::done([&](carat_error **error) {
             return carat_session_save(get(), path.data(), path.size(), detail::raw(cancel), error);
         });
     }
@@ -604,28 +627,13 @@ public:
     std::size_t size() const { return try_size().value(); }
 
     result<void> try_trim() {
-        return done([&](carat_error **error) { return carat_session_trim(get(), error); });
+        return detail::done([&](carat_error **error) { return carat_session_trim(get(), error); });
     }
     void trim() { try_trim().value(); }
 
     carat_session *get() const noexcept { return handle_.get(); }
 
 private:
-    template <class Make>
-    static result<session> make(Make &&f) {
-        carat_session *out = nullptr;
-        carat_error *error = nullptr;
-        carat_status status = f(&out, &error);
-        if (status != CARAT_OK) return detail::fail(status, error);
-        return session(out);
-    }
-    template <class Call>
-    static result<void> done(Call &&f) {
-        carat_error *error = nullptr;
-        carat_status status = f(&error);
-        if (status != CARAT_OK) return detail::fail(status, error);
-        return std::monostate{};
-    }
 
     detail::handle<carat_session, carat_session_free> handle_;
 };
@@ -635,17 +643,18 @@ private:
 /// A user and a model in turn, over one session. One call at a time.
 class conversation {
 public:
+    explicit conversation(carat_conversation *h) noexcept : handle_(h) {}
     /// Over a session, whose contents become the conversation's.
     static result<conversation> try_new(session s, std::optional<std::string_view> system = {}) {
         // Nothing at all and an empty text are not the same; the pointer tells.
         const char *text = system ? (system->data() ? system->data() : "") : nullptr;
-        return make([&](carat_conversation **out, carat_error **error) {
+        return detail::make<conversation, carat_conversation>([&](carat_conversation **out, carat_error **error) {
             return carat_conversation_new(s.get(), text, system ? system->size() : 0, out, error);
         });
     }
     /// Goes on with the conversation whose tokens a session holds.
     static result<conversation> try_resume(session s) {
-        return make([&](carat_conversation **out, carat_error **error) {
+        return detail::make<conversation, carat_conversation>([&](carat_conversation **out, carat_error **error) {
             return carat_conversation_resume(s.get(), out, error);
         });
     }
@@ -653,7 +662,7 @@ public:
     static result<conversation> try_load(const model &m, std::string_view path, const session_options &options = {},
                                          const cancel_token *cancel = nullptr) {
         carat_session_options o = detail::c_options(options);
-        return make([&](carat_conversation **out, carat_error **error) {
+        return detail::make<conversation, carat_conversation>([&](carat_conversation **out, carat_error **error) {
             return carat_conversation_load(m.get(), path.data(), path.size(), &o, detail::raw(cancel), out, error);
         });
     }
@@ -667,7 +676,7 @@ public:
 
     result<carat_summary> try_send(std::string_view text, const generate_options &options,
                                    const piece_function &on_piece) {
-        return reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
+        return detail::reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
             return carat_conversation_send(get(), text.data(), text.size(), &g.c, g.call_piece, &g, summary, error);
         });
     }
@@ -675,7 +684,7 @@ public:
         return try_send(text, options, on_piece).value();
     }
     result<carat_summary> try_regenerate(const generate_options &options, const piece_function &on_piece) {
-        return reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
+        return detail::reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
             return carat_conversation_regenerate(get(), &g.c, g.call_piece, &g, summary, error);
         });
     }
@@ -684,7 +693,7 @@ public:
     }
     result<carat_summary> try_edit_last(std::string_view text, const generate_options &options,
                                         const piece_function &on_piece) {
-        return reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
+        return detail::reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
             return carat_conversation_edit_last(get(), text.data(), text.size(), &g.c, g.call_piece, &g, summary, error);
         });
     }
@@ -695,7 +704,7 @@ public:
                                       const piece_function &on_piece) {
         std::vector<carat_turn> c;
         for (const turn &t : turns) c.push_back({static_cast<std::int32_t>(t.role), 0, {t.text.data(), t.text.size()}});
-        return reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
+        return detail::reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
             return carat_conversation_respond(get(), c.data(), c.size(), &g.c, g.call_piece, &g, summary, error);
         });
     }
@@ -712,56 +721,27 @@ public:
     std::vector<turn> dropped() const { return try_dropped().value(); }
 
     result<void> try_set_policy(std::int32_t policy) {
-        return done([&](carat_error **error) { return carat_conversation_set_policy(get(), policy, error); });
+        return detail::done([&](carat_error **error) { return carat_conversation_set_policy(get(), policy, error); });
     }
     void set_policy(std::int32_t policy) { try_set_policy(policy).value(); }
     result<void> try_reset() {
-        return done([&](carat_error **error) { return carat_conversation_reset(get(), error); });
+        return detail::done([&](carat_error **error) { return carat_conversation_reset(get(), error); });
     }
     void reset() { try_reset().value(); }
     result<void> try_save(std::string_view path, const cancel_token *cancel = nullptr) const {
-        return done([&](carat_error **error) {
+        return detail::done([&](carat_error **error) {
             return carat_conversation_save(get(), path.data(), path.size(), detail::raw(cancel), error);
         });
     }
     void save(std::string_view path, const cancel_token *cancel = nullptr) const { try_save(path, cancel).value(); }
     result<void> try_trim() {
-        return done([&](carat_error **error) { return carat_conversation_trim(get(), error); });
+        return detail::done([&](carat_error **error) { return carat_conversation_trim(get(), error); });
     }
     void trim() { try_trim().value(); }
 
     carat_conversation *get() const noexcept { return handle_.get(); }
 
 private:
-    explicit conversation(carat_conversation *h) noexcept : handle_(h) {}
-
-    template <class Make>
-    static result<conversation> make(Make &&f) {
-        carat_conversation *out = nullptr;
-        carat_error *error = nullptr;
-        carat_status status = f(&out, &error);
-        if (status != CARAT_OK) return detail::fail(status, error);
-        return conversation(out);
-    }
-    template <class Call>
-    static result<void> done(Call &&f) {
-        carat_error *error = nullptr;
-        carat_status status = f(&error);
-        if (status != CARAT_OK) return detail::fail(status, error);
-        return std::monostate{};
-    }
-    template <class Ask>
-    static result<carat_summary> reply(const generate_options &options, const piece_function &on_piece, Ask &&ask) {
-        detail::generating g(options, on_piece);
-        carat_summary summary;
-        carat_summary_init(&summary, sizeof summary);
-        carat_error *error = nullptr;
-        carat_status status = ask(g, &summary, &error);
-        result<carat_summary> r =
-            status == CARAT_OK ? result<carat_summary>(summary) : result<carat_summary>(detail::fail(status, error));
-        g.caught.rethrow();
-        return r;
-    }
     template <class One>
     result<std::vector<turn>> list(One one) const {
         std::vector<turn> turns;

@@ -26,10 +26,10 @@ check() {
     fi
 }
 
-# Adds up the counts that a test program prints at its end.
+# Runs a test program in the folder of the tests, and adds up the counts that it prints at its end.
 count() {
     local log=$out/log
-    "$@" | tee "$log" || true
+    (cd "$out" && "$@") | tee "$log" || true
     local line
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -1 || true)
     if [ -z "$line" ]; then
@@ -50,16 +50,13 @@ data=$PWD/tests/data
 for program in api misuse; do
     cc -std=c99 "${flags[@]}" "tests/c/$program.c" "${static[@]}" -o "$out/$program-static"
     cc -std=c99 "${flags[@]}" "tests/c/$program.c" "${shared[@]}" -o "$out/$program-shared"
-    (cd "$out" && count "./$program-static" "$data"; echo "$passed $failed" >"$out/counts")
-    read -r passed failed <"$out/counts"
-    (cd "$out" && count "./$program-shared" "$data"; echo "$passed $failed" >"$out/counts")
-    read -r passed failed <"$out/counts"
+    count "./$program-static" "$data"
+    count "./$program-shared" "$data"
 done
 if [ -e tests/c/cpp.cpp ]; then
     for standard in c++17 c++20; do
         c++ -std=$standard "${flags[@]}" tests/c/cpp.cpp "${static[@]}" -o "$out/cpp"
-        (cd "$out" && count ./cpp "$data"; echo "$passed $failed" >"$out/counts")
-        read -r passed failed <"$out/counts"
+        count ./cpp "$data"
     done
 fi
 
@@ -81,16 +78,12 @@ soname() {
 check "the shared library has a versioned soname" soname
 
 pages() {
-    readelf -lW "$so" | awk '$1 == "LOAD" { n++; if (strtonum($NF) % 16384) bad = 1 } END { exit !(n && !bad) }' ||
-        { readelf -lW "$so"; return 1; }
-}
-command -v gawk >/dev/null 2>&1 || pages() {
-    python3 - "$so" <<'END'
-import subprocess, sys
-lines = subprocess.run(["readelf", "-lW", sys.argv[1]], capture_output=True, text=True, check=True).stdout.splitlines()
-aligns = [int(l.split()[-1], 16) for l in lines if l.split()[:1] == ["LOAD"]]
-sys.exit(not aligns or any(a % 16384 for a in aligns))
-END
+    local aligns align
+    aligns=$(readelf -lW "$so" | awk '$1 == "LOAD" { print $NF }')
+    [ -n "$aligns" ] || return 1
+    for align in $aligns; do
+        [ $((align % 16384)) -eq 0 ] || { readelf -lW "$so"; return 1; }
+    done
 }
 check "every LOAD segment is aligned for pages of 16 KB" pages
 
@@ -105,7 +98,7 @@ pkg_config_project() {
 check "examples/c builds by pkg-config against the installed library and runs" pkg_config_project
 
 cmake_project() {
-    cmake -S examples/c -B "$out/cmake" -DCMAKE_PREFIX_PATH="$prefix" >"$out/cmake.log" &&
+    rm -rf "$out/cmake" && cmake -S examples/c -B "$out/cmake" -DCMAKE_PREFIX_PATH="$prefix" >"$out/cmake.log" &&
         cmake --build "$out/cmake" >>"$out/cmake.log" &&
         "$out/cmake/carat-hello" "$data/tiny-gemma3.gguf" "Hello" >"$out/hello-cmake.txt" &&
         cmp "$out/hello.txt" "$out/hello-cmake.txt"

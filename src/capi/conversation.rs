@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_void};
 
 use super::*;
+use crate::chat::Role;
 use crate::{ContextPolicy, Conversation, DroppedTurn, GenerateOptions, Piece, Reply, Session};
 use std::ops::ControlFlow;
 
@@ -19,6 +20,12 @@ pub(super) struct Talk {
 
 /// A user and a model in turn, over one session, in Gemma's template. One call at a time: a second one gets CARAT_BUSY.
 pub struct carat_conversation(Exclusive<Talk>);
+
+impl From<Conversation> for carat_conversation {
+    fn from(conversation: Conversation) -> Self {
+        carat_conversation(Exclusive::new(Talk { conversation, dropped: Vec::new() }))
+    }
+}
 
 /// Runs `f` on a conversation.
 ///
@@ -53,12 +60,8 @@ unsafe fn make(
     out: *mut *mut carat_conversation,
     f: impl FnOnce(Session) -> crate::Result<Conversation>,
 ) -> Outcome {
-    check_out(out, "out")?;
     // SAFETY: the caller's promise.
-    let conversation = f(unsafe { hold(session, "session") }?.0.take()?)?;
-    let talk = Talk { conversation, dropped: Vec::new() };
-    // SAFETY: as above.
-    unsafe { put(out, give(carat_conversation(Exclusive::new(talk))), "out") }
+    unsafe { hand_out(out, || Ok(f(hold(session, "session")?.0.take()?)?.into())) }
 }
 
 /// An empty conversation over a session, with a system text (NULL for none) that says how to answer.
@@ -119,15 +122,14 @@ pub unsafe extern "C" fn carat_conversation_load(
     error: *mut *mut carat_error,
 ) -> carat_status {
     guard(error, || {
-        check_out(out, "out")?;
         // SAFETY: the header's contract, here and below.
         unsafe {
-            let model = hold(model, "model")?;
-            let (path, cancel) = (super::path(path, path_len, "path")?, cancel::token(cancel));
-            let options = sized::read(options, "options")?.to_rust()?;
-            let conversation = Conversation::load(&model.0, options, path, cancel.as_ref())?;
-            let talk = Talk { conversation, dropped: Vec::new() };
-            put(out, give(carat_conversation(Exclusive::new(talk))), "out")
+            hand_out(out, || {
+                let model = hold(model, "model")?;
+                let (path, cancel) = (super::path(path, path_len, "path")?, cancel::token(cancel));
+                let options = sized::read(options, "options")?.to_rust()?;
+                Ok(Conversation::load(&model.0, options, path, cancel.as_ref())?.into())
+            })
         }
     })
 }
@@ -145,11 +147,12 @@ pub unsafe extern "C" fn carat_conversation_into_session(
     error: *mut *mut carat_error,
 ) -> carat_status {
     guard(error, || {
-        check_out(out, "out")?;
         // SAFETY: the header's contract, here and below.
         unsafe {
-            let talk = hold(conversation, "conversation")?.0.take()?;
-            put(out, give(carat_session(Exclusive::new(talk.conversation.into_session()))), "out")
+            hand_out(out, || {
+                let talk = hold(conversation, "conversation")?.0.take()?;
+                Ok(carat_session(Exclusive::new(talk.conversation.into_session())))
+            })
         }
     })
 }
@@ -182,9 +185,7 @@ unsafe fn reply(
 ) -> Outcome {
     // SAFETY: the caller's promise, here and below.
     unsafe {
-        if !summary.is_null() {
-            sized::check(summary, "summary")?;
-        }
+        sized::check_if_asked(summary, "summary")?;
         let o = sized::read(options, "options")?;
         if o.hook.is_some() {
             return Err(Failure::argument("hook: a conversation takes none"));
@@ -195,7 +196,7 @@ unsafe fn reply(
             talk.dropped = reply.dropped;
             Ok(reply.summary)
         })?;
-        if summary.is_null() { Ok(()) } else { sized::write(summary, &done.into(), "summary") }
+        sized::write_if_asked(summary, &done.into(), "summary")
     }
 }
 
@@ -339,6 +340,26 @@ pub unsafe extern "C" fn carat_conversation_n_turns(
     guard(error, || unsafe { with(conversation, |talk| put(n, talk.conversation.turns().count(), "n")) })
 }
 
+/// What is told of a turn.
+///
+/// # Safety
+/// As [`fill_text`], and `to_role` is NULL or valid for a write.
+unsafe fn fill_turn(
+    role: Role,
+    said: &str,
+    to_role: *mut i32,
+    text: *mut c_char,
+    capacity: usize,
+    len: *mut usize,
+) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        fill_text(said, text, capacity, len)?;
+        put_if_asked(to_role, tokenizer::role_number(role));
+    }
+    Ok(())
+}
+
 /// A turn, by its index: its role (CARAT_ROLE_*) to `*role`, which may be NULL, and its text to `text` as in
 /// carat_detokenize().
 ///
@@ -361,9 +382,7 @@ pub unsafe extern "C" fn carat_conversation_turn(
             with(conversation, |talk| {
                 let turn = talk.conversation.turns().nth(index);
                 let turn = turn.ok_or_else(|| Failure::argument(format!("there is no turn {index}")))?;
-                fill_text(turn.text, text, capacity, len)?;
-                put_if_asked(role, tokenizer::role_number(turn.role));
-                Ok(())
+                fill_turn(turn.role, turn.text, role, text, capacity, len)
             })
         }
     })
@@ -390,9 +409,7 @@ pub unsafe extern "C" fn carat_conversation_dropped(
             with(conversation, |talk| {
                 let turn = talk.dropped.get(index);
                 let turn = turn.ok_or_else(|| Failure::argument(format!("no turn {index} was dropped")))?;
-                fill_text(&turn.text, text, capacity, len)?;
-                put_if_asked(role, tokenizer::role_number(turn.role));
-                Ok(())
+                fill_turn(turn.role, &turn.text, role, text, capacity, len)
             })
         }
     })

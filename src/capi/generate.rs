@@ -332,9 +332,7 @@ pub unsafe extern "C" fn carat_session_generate(
     guard(error, || {
         // SAFETY: the header's contract, here and below.
         unsafe {
-            if !summary.is_null() {
-                sized::check(summary, "summary")?;
-            }
+            sized::check_if_asked(summary, "summary")?;
             let session = hold(session, "session")?;
             let prompt = slice(prompt, n_prompt, "prompt")?;
             let o = sized::read(options, "options")?;
@@ -364,7 +362,7 @@ pub unsafe extern "C" fn carat_session_generate(
                     Ok(done)
                 }
             })?;
-            if summary.is_null() { Ok(()) } else { sized::write(summary, &done.into(), "summary") }
+            sized::write_if_asked(summary, &done.into(), "summary")
         }
     })
 }

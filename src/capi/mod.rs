@@ -130,6 +130,10 @@ unsafe fn release<T>(handle: *mut T) {
     });
 }
 
+fn given_away() -> Failure {
+    Failure::argument("the handle's contents were given away: it can only be freed")
+}
+
 /// What one call at a time may use.
 struct Exclusive<T>(Mutex<Option<T>>);
 
@@ -142,16 +146,13 @@ impl<T> Exclusive<T> {
     fn with<R>(&self, f: impl FnOnce(&mut T) -> Outcome<R>) -> Outcome<R> {
         self.with_slot(|slot| match slot {
             Some(value) => f(value),
-            None => Err(Failure::argument("the handle's contents were given away: it can only be freed")),
+            None => Err(given_away()),
         })
     }
 
     /// Takes the value out: afterwards there is none.
     fn take(&self) -> Outcome<T> {
-        self.with_slot(|slot| match slot.take() {
-            Some(value) => Ok(value),
-            None => Err(Failure::argument("the handle's contents were given away: it can only be freed")),
-        })
+        self.with_slot(|slot| slot.take().ok_or_else(given_away))
     }
 
     fn with_slot<R>(&self, f: impl FnOnce(&mut Option<T>) -> Outcome<R>) -> Outcome<R> {
@@ -192,9 +193,16 @@ unsafe fn put_if_asked<T>(out: *mut T, value: T) {
     }
 }
 
-/// Fails before any work is done where a result would have no place.
-fn check_out<T>(out: *mut T, name: &str) -> Outcome {
-    if out.is_null() { Err(Failure::argument(format!("{name} is NULL"))) } else { Ok(()) }
+/// Makes a handle and hands it out; where it would have no place, fails before any work is done.
+///
+/// # Safety
+/// As [`put`].
+unsafe fn hand_out<T>(out: *mut *mut T, make: impl FnOnce() -> Outcome<T>) -> Outcome {
+    if out.is_null() {
+        return Err(Failure::argument("out is NULL"));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { put(out, give(make()?), "out") }
 }
 
 /// An array of the caller's; NULL with a length of 0 is an empty one.

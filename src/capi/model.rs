@@ -272,7 +272,18 @@ unsafe fn open_with(
     out: *mut *mut carat_model,
     open: impl FnOnce(ModelBuilder<'_>, bool, &CancelToken) -> crate::Result<Model>,
 ) -> Outcome {
-    check_out(out, "out")?;
+    // SAFETY: the caller's promise.
+    unsafe { hand_out(out, || opened(options, open).map(carat_model)) }
+}
+
+/// [`open_with`] without the place for the result.
+///
+/// # Safety
+/// As that.
+unsafe fn opened(
+    options: *const carat_model_options,
+    open: impl FnOnce(ModelBuilder<'_>, bool, &CancelToken) -> crate::Result<Model>,
+) -> Outcome<Model> {
     // SAFETY: the caller's promise.
     let o = unsafe { sized::read(options, "options") }?;
     // SAFETY: as above.
@@ -318,9 +329,7 @@ unsafe fn open_with(
             unsafe { log(data.get(), level, text.as_ptr().cast(), text.len()) }
         });
     }
-    let model = open(builder, private, &own)?;
-    // SAFETY: checked above not to be NULL.
-    unsafe { put(out, give(carat_model(model)), "out") }
+    Ok(open(builder, private, &own)?)
 }
 
 /// Fills `options` with the defaults, as much of it as `struct_size` (sizeof *options) says. NULL is nothing to do.

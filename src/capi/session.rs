@@ -49,13 +49,13 @@ pub unsafe extern "C" fn carat_session_new(
     error: *mut *mut carat_error,
 ) -> carat_status {
     guard(error, || {
-        check_out(out, "out")?;
         // SAFETY: the header's contract, here and below.
         unsafe {
-            let model = hold(model, "model")?;
-            let options = sized::read(options, "options")?.to_rust()?;
-            let session = Session::new(&model.0, options)?;
-            put(out, give(carat_session(Exclusive::new(session))), "out")
+            hand_out(out, || {
+                let model = hold(model, "model")?;
+                let options = sized::read(options, "options")?.to_rust()?;
+                Ok(carat_session(Exclusive::new(Session::new(&model.0, options)?)))
+            })
         }
     })
 }
@@ -82,12 +82,8 @@ pub unsafe extern "C" fn carat_session_fork(
     error: *mut *mut carat_error,
 ) -> carat_status {
     guard(error, || {
-        check_out(out, "out")?;
         // SAFETY: the header's contract, here and below.
-        unsafe {
-            let copy = with(session, |s| Ok(s.fork()?))?;
-            put(out, give(carat_session(Exclusive::new(copy))), "out")
-        }
+        unsafe { hand_out(out, || with(session, |s| Ok(carat_session(Exclusive::new(s.fork()?))))) }
     })
 }
 
@@ -184,17 +180,14 @@ pub unsafe extern "C" fn carat_session_logits(
     error: *mut *mut carat_error,
 ) -> carat_status {
     guard(error, || {
-        check_out(out, "out")?;
+        let kept = |s: &mut Session| {
+            s.keep_logits().map(carat_logits).ok_or_else(|| {
+                let what = "the session has no logits now: only a prefill or a step computes them";
+                Failure::Border(CARAT_NO_LOGITS, what.into())
+            })
+        };
         // SAFETY: the header's contract, here and below.
-        unsafe {
-            let logits = with(session, |s| {
-                s.keep_logits().ok_or_else(|| {
-                    let what = "the session has no logits now: only a prefill or a step computes them";
-                    Failure::Border(CARAT_NO_LOGITS, what.into())
-                })
-            })?;
-            put(out, give(carat_logits(logits)), "out")
-        }
+        unsafe { hand_out(out, || with(session, kept)) }
     })
 }
 
@@ -294,14 +287,14 @@ pub unsafe extern "C" fn carat_session_load(
     error: *mut *mut carat_error,
 ) -> carat_status {
     guard(error, || {
-        check_out(out, "out")?;
         // SAFETY: the header's contract, here and below.
         unsafe {
-            let model = hold(model, "model")?;
-            let (path, cancel) = (super::path(path, path_len, "path")?, cancel::token(cancel));
-            let options = sized::read(options, "options")?.to_rust()?;
-            let session = Session::load(&model.0, options, path, cancel.as_ref())?;
-            put(out, give(carat_session(Exclusive::new(session))), "out")
+            hand_out(out, || {
+                let model = hold(model, "model")?;
+                let (path, cancel) = (super::path(path, path_len, "path")?, cancel::token(cancel));
+                let options = sized::read(options, "options")?.to_rust()?;
+                Ok(carat_session(Exclusive::new(Session::load(&model.0, options, path, cancel.as_ref())?)))
+            })
         }
     })
 }

@@ -72,6 +72,24 @@ pub(super) unsafe fn check<T: Grows>(to: *const T, name: &str) -> Outcome {
     unsafe { check_size(to, name) }.map(|_| ())
 }
 
+/// [`check`], where NULL says that nobody wants to know.
+///
+/// # Safety
+/// As [`check`].
+pub(super) unsafe fn check_if_asked<T: Grows>(to: *const T, name: &str) -> Outcome {
+    // SAFETY: the caller's promise.
+    if to.is_null() { Ok(()) } else { unsafe { check(to, name) } }
+}
+
+/// [`write`], where NULL says that nobody wants to know.
+///
+/// # Safety
+/// As [`write`].
+pub(super) unsafe fn write_if_asked<T: Grows>(to: *mut T, value: &T, name: &str) -> Outcome {
+    // SAFETY: the caller's promise.
+    if to.is_null() { Ok(()) } else { unsafe { write(to, value, name) } }
+}
+
 /// The defaults in a struct of `size` bytes, for the `_init` functions.
 ///
 /// # Safety

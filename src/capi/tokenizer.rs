@@ -405,9 +405,7 @@ pub unsafe extern "C" fn carat_decoder_new(
         // SAFETY: the header's contract, here and below.
         unsafe {
             with_tokenizer(model, |tokenizer| {
-                check_out(out, "out")?;
-                let decoder = carat_decoder(Exclusive::new(StreamDecoder::new(tokenizer)?));
-                put(out, give(decoder), "out")
+                hand_out(out, || Ok(carat_decoder(Exclusive::new(StreamDecoder::new(tokenizer)?))))
             })
         }
     })
