@@ -16,7 +16,7 @@ use std::path::Path;
 use super::snapshots::Snapshots;
 use super::transcript::{Exchange, Transcript};
 use super::{ContextPolicy, Conversation};
-use crate::error::try_with_capacity;
+use crate::error::{try_text, try_with_capacity};
 use crate::state::{Extras, Found};
 use crate::{CancelToken, Error, Model, Result, Session, SessionOptions};
 
@@ -132,8 +132,7 @@ impl Transcript {
 const WHAT: &str = "a saved conversation";
 
 fn own(text: &str) -> Result<String> {
-    let mut own = String::new();
-    own.try_reserve_exact(text.len()).map_err(|_| Error::OutOfMemory { what: WHAT, bytes: text.len() })?;
+    let mut own = try_text(text.len(), WHAT)?;
     own.push_str(text);
     Ok(own)
 }

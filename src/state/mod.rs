@@ -163,8 +163,7 @@ impl Session {
     ///
     /// A file that is there already is replaced only when the new one is complete and on the disk; until then, and
     /// after an error, it stays as it was. Beside it there is room needed for both. A symbolic link stays one: what it
-    /// leads to is replaced. `cancel` stops it within one
-    /// piece of a few megabytes, except during the last sync.
+    /// leads to is replaced. `cancel` stops it within one piece of a few megabytes, except during the last sync.
     ///
     /// # Errors
     /// [`Error::Io`], a full disk among them; [`Error::Cancelled`]; [`Error::FileChanged`] when the model's file did.
@@ -184,8 +183,7 @@ impl Session {
         let path = &behind_links(path).map_err(io_error(&name, "follow"))?;
         if std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
             // A pipe or a device would be gone.
-            let e = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(io_error(&name, "replace")(e));
+            return Err(io_error(&name, "replace")(not_regular()));
         }
         let (temporary, file) = Temporary::beside(path).map_err(io_error(&name, "create a file beside"))?;
         let file = self.write(&name, file, extras, cancel)?;
@@ -304,8 +302,7 @@ impl Session {
         }
         if !look.is_file() {
             // Opening a pipe could wait forever.
-            let e = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(io_error(&name, "read")(e));
+            return Err(io_error(&name, "read")(not_regular()));
         }
         let file = File::open(path).map_err(io_error(&name, "open"))?;
         let len = file.metadata().map_err(io_error(&name, "look at"))?.len();
@@ -323,6 +320,10 @@ impl Session {
 fn io_error(name: &str, action: &'static str) -> impl FnOnce(io::Error) -> Error {
     let path = name.to_string();
     move |source| Error::Io { path, action, source }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// Bytes of a file without its header and what a conversation adds.
