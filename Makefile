@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 TEST_FEATURES := --features sentencepiece
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-c test-old-x86 header install lint licences
+.PHONY: help run test test-c test-old-x86 header install lint licences notices test-sanitizers
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,3 +46,11 @@ lint: licences ## Formatting, clippy and rustdoc with warnings as errors, licenc
 
 licences: ## Licences of all dependencies against deny.toml; advisories where cargo-deny is there
 	@scripts/licences.py
+	@scripts/notices.py --check
+
+notices: ## Write THIRD-PARTY-NOTICES.txt: whose code the library contains
+	@scripts/notices.py
+
+test-sanitizers: ## The C and C++ tests under AddressSanitizer with LeakSanitizer
+	@scripts/setup.sh test
+	@scripts/test-sanitizers.sh address

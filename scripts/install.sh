@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the C library and installs it: header, static and shared library, pkg-config file, CMake package.
+# Builds the C library and installs it: header, static, prelinked and shared library, pkg-config file, CMake package,
+# licences and notices.
 # usage: scripts/install.sh PREFIX
 # Environment: DESTDIR is put before PREFIX; CARAT_PROFILE=dev builds faster and runs slower (for tests).
 set -euo pipefail
@@ -23,17 +24,26 @@ trap 'rm -rf "$work"' EXIT
 
 # The shared library is linked from the static one, so that this script says what it exports: carat_* alone.
 printf '{ global: carat_*; local: *; };\n' >"$work/exports"
-symbols=$(sed -n 's/^function \(carat_[a-z0-9_]*\):.*/-Wl,-u,\1/p' include/carat.abi)
+functions=$(sed -n 's/^function \(carat_[a-z0-9_]*\):.*/\1/p' include/carat.abi)
 # 16 KB pages: newer Android devices refuse segments aligned for 4 KB.
 # shellcheck disable=SC2086
-cc -shared -o "$work/libcarat.so" -Wl,-soname,libcarat.so."$abi" -Wl,--version-script="$work/exports" $symbols \
+cc -shared -o "$work/libcarat.so" -Wl,-soname,libcarat.so."$abi" -Wl,--version-script="$work/exports" ${functions//carat_/-Wl,-u,carat_} \
     -Wl,--gc-sections -Wl,-z,max-page-size=16384 -Wl,-z,relro,-z,now "$built" $system_libs -lgcc_s -lc
 [ "$profile" = dev ] || strip --strip-unneeded "$work/libcarat.so"
 
-install -d "$root/include" "$root/lib/pkgconfig" "$root/lib/cmake/carat"
+# The static library as one object in which nothing but carat_* is global: a program that has another Rust library in
+# it, which brings Rust's run-time along as this one does, links this one.
+# shellcheck disable=SC2086
+ld -r --gc-sections ${functions//carat_/-u carat_} "$built" -o "$work/carat.o"
+objcopy --strip-debug --wildcard --keep-global-symbol='carat_*' "$work/carat.o"
+ar rcs "$work/libcarat-prelinked.a" "$work/carat.o"
+
+install -d "$root/share/doc/carat" "$root/include" "$root/lib/pkgconfig" "$root/lib/cmake/carat"
 install -m 644 include/carat.h "$root/include/"
 [ -e include/carat.hpp ] && install -m 644 include/carat.hpp "$root/include/"
 install -m 644 "$built" "$root/lib/libcarat.a"
+install -m 644 "$work/libcarat-prelinked.a" "$root/lib/"
+install -m 644 LICENSE-APACHE LICENSE-MIT NOTICE THIRD-PARTY-NOTICES.txt "$root/share/doc/carat/"
 install -m 755 "$work/libcarat.so" "$root/lib/libcarat.so.$abi.$version"
 ln -sf "libcarat.so.$abi.$version" "$root/lib/libcarat.so.$abi"
 ln -sf "libcarat.so.$abi" "$root/lib/libcarat.so"

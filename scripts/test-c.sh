@@ -105,6 +105,26 @@ cmake_project() {
 }
 check "examples/c builds by CMake against the installed library and runs" cmake_project
 
+# The other library has Rust's run-time in it, as libcarat.a has.
+beside_another_rust_library() {
+    local globals
+    globals=$(nm -g --defined-only "$prefix/lib/libcarat-prelinked.a" | awk 'NF == 3 && $3 !~ /^carat_/')
+    [ -z "$globals" ] || { echo "libcarat-prelinked.a has global $globals"; return 1; }
+    rustc -O --edition=2024 --crate-type staticlib tests/c/other.rs -o "$out/libother.a" &&
+        cc -std=c99 "${flags[@]}" tests/c/two-libraries.c "$prefix/lib/libcarat-prelinked.a" "$out/libother.a" \
+            -lpthread -ldl -lm -lgcc_s -o "$out/two-libraries" &&
+        "$out/two-libraries" "$data/tiny-gemma3.gguf" 2>/dev/null
+}
+check "the prelinked library links beside another Rust library" beside_another_rust_library
+
+notices() {
+    local name
+    for name in LICENSE-APACHE LICENSE-MIT NOTICE THIRD-PARTY-NOTICES.txt; do
+        cmp "$name" "$prefix/share/doc/carat/$name" || return 1
+    done
+}
+check "licences and notices are installed" notices
+
 panic_abort() {
     ! cargo check --quiet -p carat --lib --features capi --config 'profile.dev.panic="abort"' \
         --target-dir "$out/abort" >"$out/abort.log" 2>&1 && grep -q 'panic = "unwind"' "$out/abort.log"

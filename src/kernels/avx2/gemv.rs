@@ -100,7 +100,9 @@ unsafe fn tile<F: Format, const T: usize>(
             if from == 0 || !one {
                 for i in 0..T {
                     // SAFETY: blocks `start`..`start` + `n` of row `t + i` exist, and there is room for them.
-                    unsafe { arrange::<F, T>(acts, t + i, start, n, i, room) };
+                    unsafe {
+                        arrange(const { Arrangement::of::<F>() }, acts, t + i, start, n, &mut room[i..], T)
+                    };
                 }
             }
             for r in from..end {
@@ -309,22 +311,41 @@ fn total<F: Format>(s: Sums) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
-/// Arranges `n` blocks from `start` of row `t` as row `i` of a tile of `T`, in the steps that [`row`] takes.
+/// What of a format decides how activations are arranged for it.
+#[derive(Clone, Copy)]
+struct Arrangement {
+    /// [`Format::WIDE`]
+    wide: bool,
+    /// [`Grouping::per_block`]
+    per_block: usize,
+}
+
+impl Arrangement {
+    const fn of<F: Format>() -> Self {
+        Arrangement { wide: F::WIDE, per_block: Grouping::of(F::TYPE).per_block() }
+    }
+}
+
+/// Arranges `n` blocks from `start` of row `t` in every `tile`th place of `room`, in the steps that [`row`] takes.
+///
+/// Not inlined: it would be a good part of the code of each format.
 ///
 /// # Safety
-/// The processor has the instructions; the blocks exist, and `room` has T · (n / 8 + 3) places.
+/// The processor has the instructions; the blocks exist, and there are n / 8 + 3 such places.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn arrange<F: Format, const T: usize>(
+unsafe fn arrange(
+    format: Arrangement,
     acts: &Acts<'_>,
     t: usize,
     start: usize,
     n: usize,
-    i: usize,
-    room: &mut [MaybeUninit<Arranged>; ROOM],
+    room: &mut [MaybeUninit<Arranged>],
+    tile: usize,
 ) {
     let at = t * (acts.k / BLOCK) + start;
     let mut b = 0;
-    for to in room.iter_mut().skip(i).step_by(T) {
+    for to in room.iter_mut().step_by(tile) {
         let step = match n - b {
             0 => break,
             1 => 1,
@@ -352,7 +373,7 @@ unsafe fn arrange<F: Format, const T: usize>(
             to.write(Arranged { values: [[[0; 32]; 4]; 4], scale: [0.0; OCTET], sum: [[0.0; OCTET]; 2] });
         for p in 0..places / 2 {
             let (h, l) = (pair(acts.h, p), pair(acts.l, p));
-            let values = if F::WIDE {
+            let values = if format.wide {
                 let low = |v: __m256i| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(v));
                 let even = |i: usize| _mm256_add_epi16(_mm256_slli_epi16::<8>(h[i]), low(l[i]));
                 let odd = |i: usize| {
@@ -371,7 +392,7 @@ unsafe fn arrange<F: Format, const T: usize>(
         for j in 0..step {
             let to_lane = lane(j, places);
             to.scale[to_lane] = acts.scale[at + b + j] / 256.0;
-            if const { Grouping::of(F::TYPE).per_block() == 1 } {
+            if format.per_block == 1 {
                 to.sum[0][to_lane] = acts.sum32[at + b + j];
             } else {
                 to.sum[0][to_lane] = acts.sum16[2 * (at + b + j)];

@@ -115,16 +115,39 @@ unsafe fn pair<F: Format, const N: usize, const I: usize>(
             v[0][r] = w[0];
             v[1][r] = w[1];
         }
-        for (half, v) in v.into_iter().enumerate() {
-            let v = transpose(v);
-            for (block, v) in [(I, &v[..4]), (I + N / 2, &v[4..])] {
-                if block < count {
-                    let q = &mut panel.q[((b + block) * 8 + half * 4) * PANEL * 4..][..4 * PANEL * 4];
-                    for (k4, v) in v.iter().enumerate() {
-                        let q = &mut q[(k4 * PANEL + from) * 4..][..32];
-                        _mm256_storeu_si256(q.as_mut_ptr().cast(), *v);
-                    }
-                }
+        for (half, v) in v.iter().enumerate() {
+            let first = if I < count { Some(b + I) } else { None };
+            let second = if I + N / 2 < count { Some(b + I + N / 2) } else { None };
+            store_values(v, [first, second], half, panel, from);
+        }
+    }
+}
+
+/// Stores half of two blocks of eight rows: in each register of `v` are 16 bytes of the first block and 16 of the second
+/// of one row.
+///
+/// Not inlined: it is the same for every format, and would be most of the code of each.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+unsafe fn store_values(
+    v: &[__m256i; LANES],
+    blocks: [Option<usize>; 2],
+    half: usize,
+    panel: &mut Panel,
+    from: usize,
+) {
+    // SAFETY: the processor has AVX2 (the caller's promise), and each slice has the 32 bytes that are stored.
+    unsafe {
+        let v = transpose(*v);
+        for (block, v) in blocks.into_iter().zip(v.chunks_exact(4)) {
+            let Some(block) = block else { continue };
+            let q = &mut panel.q[(block * 8 + half * 4) * PANEL * 4..][..4 * PANEL * 4];
+            for (k4, v) in v.iter().enumerate() {
+                let q = &mut q[(k4 * PANEL + from) * 4..][..32];
+                _mm256_storeu_si256(q.as_mut_ptr().cast(), *v);
             }
         }
     }
@@ -155,17 +178,40 @@ unsafe fn scales<F: Format, const N: usize>(
             }
         }
         for group in 0..per_block {
-            for (to, v, wanted) in
-                [(&mut panel.scale, scale[group], true), (&mut panel.min, min[group], g.mins)]
-            {
-                if wanted {
-                    let v = transpose(v);
-                    for block in 0..count {
-                        let to = &mut to[((b + block) * per_block + group) * PANEL + from..][..LANES];
-                        _mm256_storeu_si256(to.as_mut_ptr().cast(), v[lane(block, N)]);
-                    }
-                }
+            let at = PlaceOfScales { b, count, n: N, per_block, group, from };
+            store_scales(&scale[group], &mut panel.scale, at);
+            if g.mins {
+                store_scales(&min[group], &mut panel.min, at);
             }
+        }
+    }
+}
+
+/// Where scales go: those of group `group` of the blocks `b`..`b` + `count` (of the `n` that `lane` places in registers),
+/// rows `from`..`from` + 8.
+#[derive(Clone, Copy)]
+struct PlaceOfScales {
+    b: usize,
+    count: usize,
+    n: usize,
+    per_block: usize,
+    group: usize,
+    from: usize,
+}
+
+/// Stores the scales, or mins, of eight rows. Not inlined, as [`store_values`] is not.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+unsafe fn store_scales(v: &[__m256i; LANES], to: &mut [f32], at: PlaceOfScales) {
+    // SAFETY: the processor has AVX2 (the caller's promise), and each slice has the eight numbers that are stored.
+    unsafe {
+        let v = transpose(*v);
+        for block in 0..at.count {
+            let to = &mut to[((at.b + block) * at.per_block + at.group) * PANEL + at.from..][..LANES];
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), v[lane(block, at.n)]);
         }
     }
 }

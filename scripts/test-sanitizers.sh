@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The C and C++ tests under AddressSanitizer with LeakSanitizer, and the ones with threads under ThreadSanitizer.
+# usage: scripts/test-sanitizers.sh [address] [thread]
+# The Rust code is instrumented too. For threads so is Rust's standard library: its locks and reference counts are
+# what orders the library's memory accesses, and a runtime that cannot see them would report races that are none.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+case $target in /*) ;; *) target=$PWD/$target ;; esac
+triple=x86_64-unknown-linux-gnu
+data=$PWD/tests/data
+passed=0 failed=0
+
+# Builds the static library for a sanitizer: NAME, then what cargo needs beyond the usual.
+library() {
+    local name=$1
+    shift
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=$name -Cforce-frame-pointers=yes" cargo rustc --quiet -p carat --lib \
+        --features capi --profile dev --target $triple --target-dir "$target/$name" --crate-type staticlib "$@"
+}
+
+# Builds a test program for a sanitizer, links the runtime that Rust has, and runs it: NAME SOURCE ARGUMENTS...
+run() {
+    local name=$1 source=$2 program compiler
+    shift 2
+    program=$target/$name/$(basename "$source").test
+    case $source in *.cpp) compiler="c++ -std=c++17" ;; *) compiler="cc -std=c99" ;; esac
+    # gcc instruments; the runtime is Rust's, as there can be one only, and its interface is the same.
+    $compiler -fsanitize="$name" -fno-omit-frame-pointer -O1 -g -I include -I tests/c -c "$source" -o "$program.o"
+    c++ "$program.o" "$target/$name/$triple/debug/libcarat.a" -Wl,--whole-archive "$runtime" \
+        -Wl,--no-whole-archive -rdynamic -lpthread -ldl -lm -lrt -lresolv -o "$program"
+    local log=$program.log line
+    (cd "$target/$name" && "$program" "$@") 2>&1 | tee "$log" || true
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -1 || true)
+    if [ -z "$line" ] || grep -qE '(Address|Leak|Thread)Sanitizer' "$log"; then
+        echo "FAILED $source under the $name sanitizer"
+        failed=$((failed + 1))
+    fi
+    # shellcheck disable=SC2086
+    set -- $line
+    passed=$((passed + ${1:-0})) failed=$((failed + ${3:-0}))
+}
+
+# The runtime of a sanitizer that came with a Rust tool chain.
+runtime_of() {
+    ls "$(rustc --print sysroot)/lib/rustlib/$triple/lib/"librustc-*_rt."$1".a
+}
+
+for name in "${@:-address}"; do
+    case $name in
+    address)
+        runtime=$(runtime_of asan)
+        library address
+        export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
+        for source in tests/c/api.c tests/c/misuse.c tests/c/cpp.cpp; do
+            run address "$source" "$data"
+        done
+        ;;
+    esac
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
