@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::kernels::{Aligned, probe};
-use crate::parallel::Team;
+use crate::parallel::{Team, check_threads};
 use crate::{Error, Isa, Result};
 
 /// What a number of cores can do at most, all together.
@@ -28,7 +28,8 @@ impl Limits {
     /// Measures with `threads` threads and the instruction set of `isa`, in about a second and 256 MiB of memory.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for an instruction set that the processor lacks, [`Error::OutOfMemory`].
+    /// [`Error::InvalidOption`] for an instruction set that the processor lacks or a number of threads that cannot be,
+    /// [`Error::OutOfMemory`].
     pub fn measure(threads: usize, isa: Isa) -> Result<Limits> {
         if !isa.is_available() {
             return Err(Error::InvalidOption {
@@ -37,6 +38,7 @@ impl Limits {
                 found: isa.to_string(),
             });
         }
+        check_threads(threads)?;
         let team = Team::new(threads);
         let n = team.threads();
         let mut memory = Aligned::<u8>::zeroed(READ_BYTES, "measuring reads")?;
@@ -81,6 +83,14 @@ fn best(team: &Team, probe: impl Fn(usize) -> u64 + Sync) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_not_made_without_end() {
+        for threads in [0, 257, usize::MAX] {
+            let e = Limits::measure(threads, Isa::Scalar).unwrap_err();
+            assert!(matches!(e, Error::InvalidOption { option: "threads", .. }), "{e}");
+        }
+    }
 
     #[test]
     fn every_instruction_set_has_limits() {

@@ -238,6 +238,21 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// More than any machine that runs this has use for; a number far above it is a mistake of the caller.
+pub(crate) const MAX_THREADS: usize = 256;
+
+/// [`Error::InvalidOption`] for a number of threads that cannot be.
+pub(crate) fn check_threads(threads: usize) -> Result<()> {
+    if (1..=MAX_THREADS).contains(&threads) {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "threads",
+        expected: format!("1 to {MAX_THREADS}"),
+        found: threads.to_string(),
+    })
+}
+
 /// A fixed set of workers: the caller of [`Team::run`] and threads − 1 of a pool. One pass at a time.
 pub(crate) struct Team {
     shared: Arc<Shared>,

@@ -7,7 +7,7 @@ use super::weights::Weights;
 use super::{Config, Inner, Model, rope_frequencies};
 use crate::gguf::{self, Gguf};
 use crate::kernels::Kernels;
-use crate::parallel::Team;
+use crate::parallel::{MAX_THREADS, Team, check_threads};
 use crate::storage::Storage;
 use crate::tokenizer::TokenizerOptions;
 use crate::{CancelToken, Error, Isa, Result};
@@ -250,20 +250,6 @@ fn lock(gguf: &Gguf) -> MemoryLock {
             MemoryLock::Refused(e.to_string())
         }
     }
-}
-
-const MAX_THREADS: usize = 256;
-
-/// [`Error::InvalidOption`] for a number of threads that cannot be.
-pub(super) fn check_threads(threads: usize) -> Result<()> {
-    if (1..=MAX_THREADS).contains(&threads) {
-        return Ok(());
-    }
-    Err(Error::InvalidOption {
-        option: "threads",
-        expected: format!("1 to {MAX_THREADS}"),
-        found: threads.to_string(),
-    })
 }
 
 /// One for each core within the process's affinity and cgroup quota.
