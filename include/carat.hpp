@@ -37,6 +37,17 @@
 
 namespace carat {
 
+// ---- The library and the machine ------------------------------------------------------------------------------------
+
+/// The version of the library, such as `0.1.0`.
+inline const char *version() noexcept { return carat_version(); }
+/// Works with any header whose CARAT_ABI_VERSION is not above it.
+inline std::uint32_t abi_version() noexcept { return carat_abi_version(); }
+/// The name of an instruction set (CARAT_ISA_*).
+inline const char *isa_name(std::int32_t isa) noexcept { return carat_isa_name(isa); }
+/// Whether this processor has it.
+inline bool isa_available(std::int32_t isa) noexcept { return carat_isa_available(isa) != 0; }
+
 // ---- Errors --------------------------------------------------------------------------------------------------------
 
 /// Why a call failed: a status of carat.h, and a message for a person.
@@ -44,6 +55,7 @@ class failure {
 public:
     failure(carat_status status, carat_error *error) : status_(status) {
         if (error) {
+            status_ = carat_error_status(error);
             message_ = carat_error_message(error);
             kind_ = carat_error_kind(error);
             nearest_ = carat_error_nearest(error);
@@ -155,6 +167,10 @@ struct model_options {
     const cancel_token *cancel = nullptr;
     /// Told the bytes done and in all; returns whether to go on.
     std::function<bool(std::uint64_t done, std::uint64_t total)> progress = {};
+    /// Takes log messages from any thread, as long as the model or a session of it lives: a plain function, since
+    /// nobody could tell when to free another.
+    carat_log_fn log = nullptr;
+    void *log_data = nullptr;
 };
 
 struct session_options {
@@ -182,6 +198,8 @@ struct piece {
     std::size_t n_top;
 };
 
+/// Takes the logits `[n_logits]` after the token of an index; returns whether to go on.
+using logits_function = std::function<bool(std::size_t index, const float *logits, std::size_t n_logits)>;
 /// Takes a piece; returns whether to go on.
 using piece_function = std::function<bool(const piece &)>;
 /// Changes the logits `[n_logits]` of the next token, given those so far; returns whether to go on.
@@ -213,6 +231,17 @@ enum class role : std::int32_t { system = CARAT_ROLE_SYSTEM, user = CARAT_ROLE_U
 struct turn {
     carat::role role;
     std::string text;
+};
+
+/// A tensor of a model's file; its texts are the model's.
+struct tensor_info {
+    std::string_view name;
+    std::string_view type;
+    /// Sizes, the innermost first.
+    std::vector<std::uint64_t> dims;
+    /// Its first byte, from the start of the file (of its part, where the model is split).
+    std::uint64_t offset;
+    std::uint64_t size;
 };
 
 namespace detail {
@@ -350,6 +379,28 @@ struct generating {
     }
 };
 
+/// Nothing at all and an empty text are not the same; the pointer tells.
+inline const char *pointer(const std::optional<std::string_view> &text) noexcept {
+    return text ? (text->data() ? text->data() : "") : nullptr;
+}
+
+inline std::vector<carat_turn> c_turns(const std::vector<turn> &turns) {
+    std::vector<carat_turn> c;
+    for (const turn &t : turns) c.push_back({static_cast<std::int32_t>(t.role), 0, {t.text.data(), t.text.size()}});
+    return c;
+}
+
+/// A call that fills a struct that `init` has made.
+template <class T, class Call>
+result<T> put(void (*init)(T *, std::size_t), Call &&f) {
+    T value;
+    init(&value, sizeof value);
+    carat_error *error = nullptr;
+    carat_status status = f(&value, &error);
+    if (status != CARAT_OK) return fail(status, error);
+    return value;
+}
+
 /// A call that gives nothing but success.
 template <class Call>
 result<void> done(Call &&f) {
@@ -385,6 +436,16 @@ result<carat_summary> reply(const generate_options &options, const piece_functio
 
 }  // namespace detail
 
+/// Measures the machine's limits, in about a second: the yardstick for figures of speed.
+inline result<carat_limits> try_measure_limits(int threads, std::int32_t isa = CARAT_ISA_AUTO) {
+    return detail::put<carat_limits>(carat_limits_init, [&](carat_limits *limits, carat_error **error) {
+        return carat_limits_measure(threads, isa, limits, error);
+    });
+}
+inline carat_limits measure_limits(int threads, std::int32_t isa = CARAT_ISA_AUTO) {
+    return try_measure_limits(threads, isa).value();
+}
+
 // ---- Models --------------------------------------------------------------------------------------------------------
 
 /// An opened model: immutable, usable from many threads.
@@ -402,6 +463,35 @@ public:
             return carat_model_open_fd(fd, offset, len, o, out, error);
         });
     }
+    /// Bytes in memory, without a copy: they must stay until `release` is called, once, by whatever thread gives up
+    /// the model last (or here, where opening fails). Without a `release` they must outlive the model and its sessions.
+    static result<model> try_open_bytes(const std::uint8_t *bytes, std::size_t len, std::function<void()> release = {},
+                                        const model_options &options = {}) {
+        using function = std::function<void()>;
+        function *kept = release ? new function(std::move(release)) : nullptr;
+        carat_release_fn call = [](void *data) {
+            function *f = static_cast<function *>(data);
+            (*f)();
+            delete f;
+        };
+        return open_by(options, [&](const carat_model_options *o, carat_model **out, carat_error **error) {
+            return carat_model_open_bytes(bytes, len, kept ? call : nullptr, kept, o, out, error);
+        });
+    }
+    static model open_bytes(const std::uint8_t *bytes, std::size_t len, std::function<void()> release = {},
+                            const model_options &options = {}) {
+        return try_open_bytes(bytes, len, std::move(release), options).value();
+    }
+    /// The memory that a file and one session on it will take, without loading anything.
+    static result<carat_plan> try_plan_file(std::string_view path, int threads, const session_options &options = {}) {
+        carat_session_options o = detail::c_options(options);
+        return detail::put<carat_plan>(carat_plan_init, [&](carat_plan *plan, carat_error **error) {
+            return carat_model_plan(path.data(), path.size(), threads, &o, plan, error);
+        });
+    }
+    static carat_plan plan_file(std::string_view path, int threads, const session_options &options = {}) {
+        return try_plan_file(path, threads, options).value();
+    }
     explicit model(std::string_view path, const model_options &options = {})
         : model(try_open(path, options).value()) {}
     static model open_fd(int fd, std::uint64_t offset = 0, std::uint64_t len = UINT64_MAX,
@@ -416,13 +506,10 @@ public:
         return info;
     }
     result<carat_plan> try_plan(const session_options &options = {}) const {
-        carat_plan plan;
-        carat_plan_init(&plan, sizeof plan);
         carat_session_options o = detail::c_options(options);
-        carat_error *error = nullptr;
-        carat_status status = carat_model_plan_session(get(), &o, &plan, &error);
-        if (status != CARAT_OK) return detail::fail(status, error);
-        return plan;
+        return detail::put<carat_plan>(carat_plan_init, [&](carat_plan *plan, carat_error **error) {
+            return carat_model_plan_session(get(), &o, plan, error);
+        });
     }
     carat_plan plan(const session_options &options = {}) const { return try_plan(options).value(); }
 
@@ -433,6 +520,20 @@ public:
         });
     }
     std::string metadata(std::string_view key) const { return try_metadata(key).value(); }
+
+    /// The tensor of an index below info().n_tensors.
+    result<tensor_info> try_tensor(std::uint64_t index) const {
+        result<carat_tensor_info> t = detail::put<carat_tensor_info>(
+            carat_tensor_info_init,
+            [&](carat_tensor_info *info, carat_error **error) { return carat_model_tensor(get(), index, info, error); });
+        if (!t) return t.error();
+        return tensor_info{{t->name, t->name_len},
+                           {t->type_name, t->type_name_len},
+                           {t->dims, t->dims + t->n_dims},
+                           t->offset,
+                           t->size};
+    }
+    tensor_info tensor(std::uint64_t index) const { return try_tensor(index).value(); }
 
     result<std::vector<std::uint32_t>> try_tokenize(std::string_view text, const tokenize_options &options = {}) const {
         carat_tokenize_options o;
@@ -457,14 +558,51 @@ public:
     std::string detokenize(ids_view ids) const { return try_detokenize(ids).value(); }
 
     result<carat_special_tokens> try_special_tokens() const {
-        carat_special_tokens tokens;
-        carat_special_tokens_init(&tokens, sizeof tokens);
-        carat_error *error = nullptr;
-        carat_status status = carat_model_special_tokens(get(), &tokens, &error);
-        if (status != CARAT_OK) return detail::fail(status, error);
-        return tokens;
+        return detail::put<carat_special_tokens>(
+            carat_special_tokens_init, [&](carat_special_tokens *tokens, carat_error **error) {
+                return carat_model_special_tokens(get(), tokens, error);
+            });
     }
     carat_special_tokens special_tokens() const { return try_special_tokens().value(); }
+
+    /// The bytes that a piece stands for; of a control token, its name.
+    result<std::string> try_token_bytes(std::uint32_t id) const {
+        return detail::filled<std::string>(64, [&](char *to, std::size_t room, std::size_t *n, carat_error **error) {
+            return carat_token_bytes(get(), id, reinterpret_cast<std::uint8_t *>(to), room, n, error);
+        });
+    }
+    std::string token_bytes(std::uint32_t id) const { return try_token_bytes(id).value(); }
+    /// CARAT_PIECE_*
+    result<std::int32_t> try_token_kind(std::uint32_t id) const {
+        std::int32_t kind = 0;
+        carat_error *error = nullptr;
+        carat_status status = carat_token_kind(get(), id, &kind, &error);
+        if (status != CARAT_OK) return detail::fail(status, error);
+        return kind;
+    }
+    std::int32_t token_kind(std::uint32_t id) const { return try_token_kind(id).value(); }
+    /// The piece that reads exactly so, where there is one.
+    result<std::optional<std::uint32_t>> try_token_id(std::string_view text) const {
+        std::uint32_t id = 0;
+        carat_error *error = nullptr;
+        carat_status status = carat_token_id(get(), text.data(), text.size(), &id, &error);
+        if (status != CARAT_OK) return detail::fail(status, error);
+        return id == UINT32_MAX ? std::nullopt : std::optional<std::uint32_t>(id);
+    }
+    std::optional<std::uint32_t> token_id(std::string_view text) const { return try_token_id(text).value(); }
+
+    /// The ids of a whole conversation in Gemma's turns, up to the open turn of the model that is to answer.
+    result<std::vector<std::uint32_t>> try_render(const std::vector<turn> &turns,
+                                                  const cancel_token *cancel = nullptr) const {
+        std::vector<carat_turn> c = detail::c_turns(turns);
+        return detail::filled<std::vector<std::uint32_t>>(
+            256, [&](std::uint32_t *to, std::size_t room, std::size_t *n, carat_error **error) {
+                return carat_chat_render(get(), c.data(), c.size(), detail::raw(cancel), to, room, n, error);
+            });
+    }
+    std::vector<std::uint32_t> render(const std::vector<turn> &turns, const cancel_token *cancel = nullptr) const {
+        return try_render(turns, cancel).value();
+    }
 
     const carat_model *get() const noexcept { return handle_.get(); }
 
@@ -482,6 +620,8 @@ private:
         o.lock = options.lock;
         o.tokenizer_engine = options.tokenizer_engine;
         o.cancel = detail::raw(options.cancel);
+        o.log = options.log;
+        o.log_data = options.log_data;
         struct progress_call {
             const std::function<bool(std::uint64_t, std::uint64_t)> *f;
             detail::thrown caught;
@@ -502,6 +642,39 @@ private:
     }
 
     detail::handle<carat_model, carat_model_free> handle_;
+};
+
+/// Turns ids into text as they come, whole characters at a time.
+class decoder {
+public:
+    static result<decoder> try_new(const model &m) {
+        return detail::make<decoder, carat_decoder>(
+            [&](carat_decoder **out, carat_error **error) { return carat_decoder_new(m.get(), out, error); });
+    }
+    explicit decoder(const model &m) : decoder(try_new(m).value()) {}
+    explicit decoder(carat_decoder *h) noexcept : handle_(h) {}
+
+    /// Takes the next id and gives the text that is now certain, which may be empty.
+    result<std::string> try_push(std::uint32_t id) {
+        return detail::filled<std::string>(room, [&](char *to, std::size_t n, std::size_t *len, carat_error **error) {
+            return carat_decoder_push(get(), id, to, n, len, error);
+        });
+    }
+    std::string push(std::uint32_t id) { return try_push(id).value(); }
+    /// The end of the text: gives what was held back.
+    result<std::string> try_flush() {
+        return detail::filled<std::string>(room, [&](char *to, std::size_t n, std::size_t *len, carat_error **error) {
+            return carat_decoder_flush(get(), to, n, len, error);
+        });
+    }
+    std::string flush() { return try_flush().value(); }
+
+    carat_decoder *get() const noexcept { return handle_.get(); }
+
+private:
+    /// What one call gives at most.
+    static constexpr std::size_t room = 2048;
+    detail::handle<carat_decoder, carat_decoder_free> handle_;
 };
 
 // ---- Sessions ------------------------------------------------------------------------------------------------------
@@ -558,6 +731,26 @@ public:
         });
     }
     void prefill(ids_view ids, const cancel_token *cancel = nullptr) { try_prefill(ids, cancel).value(); }
+
+    /// As prefill(), and hands the logits after each token to `each`; where that returns false it is cancelled.
+    result<void> try_prefill_each(ids_view ids, const logits_function &each, const cancel_token *cancel = nullptr) {
+        struct each_call {
+            const logits_function *f;
+            detail::thrown caught;
+        } call{&each, {}};
+        carat_logits_fn f = [](void *data, std::size_t index, const float *logits, std::size_t n) -> std::int32_t {
+            auto *self = static_cast<each_call *>(data);
+            return self->caught.run([&] { return (*self->f)(index, logits, n); });
+        };
+        result<void> r = detail::done([&](carat_error **error) {
+            return carat_session_prefill_each(get(), ids.data(), ids.size(), detail::raw(cancel), f, &call, error);
+        });
+        call.caught.rethrow();
+        return r;
+    }
+    void prefill_each(ids_view ids, const logits_function &each, const cancel_token *cancel = nullptr) {
+        try_prefill_each(ids, each, cancel).value();
+    }
 
     result<void> try_step(std::uint32_t token, const cancel_token *cancel = nullptr) {
         return detail::done([&](carat_error **error) {
@@ -625,6 +818,15 @@ public:
         return len;
     }
     std::size_t size() const { return try_size().value(); }
+    /// The tokens that it can hold.
+    result<std::size_t> try_context() const {
+        std::size_t context = 0;
+        carat_error *error = nullptr;
+        carat_status status = carat_session_len(get(), nullptr, &context, &error);
+        if (status != CARAT_OK) return detail::fail(status, error);
+        return context;
+    }
+    std::size_t context() const { return try_context().value(); }
 
     result<void> try_trim() {
         return detail::done([&](carat_error **error) { return carat_session_trim(get(), error); });
@@ -646,8 +848,7 @@ public:
     explicit conversation(carat_conversation *h) noexcept : handle_(h) {}
     /// Over a session, whose contents become the conversation's.
     static result<conversation> try_new(session s, std::optional<std::string_view> system = {}) {
-        // Nothing at all and an empty text are not the same; the pointer tells.
-        const char *text = system ? (system->data() ? system->data() : "") : nullptr;
+        const char *text = detail::pointer(system);
         return detail::make<conversation, carat_conversation>([&](carat_conversation **out, carat_error **error) {
             return carat_conversation_new(s.get(), text, system ? system->size() : 0, out, error);
         });
@@ -702,8 +903,7 @@ public:
     }
     result<carat_summary> try_respond(const std::vector<turn> &turns, const generate_options &options,
                                       const piece_function &on_piece) {
-        std::vector<carat_turn> c;
-        for (const turn &t : turns) c.push_back({static_cast<std::int32_t>(t.role), 0, {t.text.data(), t.text.size()}});
+        std::vector<carat_turn> c = detail::c_turns(turns);
         return detail::reply(options, on_piece, [&](detail::generating &g, carat_summary *summary, carat_error **error) {
             return carat_conversation_respond(get(), c.data(), c.size(), &g.c, g.call_piece, &g, summary, error);
         });
@@ -712,6 +912,45 @@ public:
                           const piece_function &on_piece) {
         return try_respond(turns, options, on_piece).value();
     }
+
+    /// The number of turns so far, without the system's.
+    result<std::size_t> try_size() const {
+        std::size_t n = 0;
+        carat_error *error = nullptr;
+        carat_status status = carat_conversation_n_turns(get(), &n, &error);
+        if (status != CARAT_OK) return detail::fail(status, error);
+        return n;
+    }
+    std::size_t size() const { return try_size().value(); }
+    result<std::vector<std::uint32_t>> try_tokens() const {
+        return detail::filled<std::vector<std::uint32_t>>(
+            64, [&](std::uint32_t *to, std::size_t room, std::size_t *n, carat_error **error) {
+                return carat_conversation_tokens(get(), to, room, n, error);
+            });
+    }
+    std::vector<std::uint32_t> tokens() const { return try_tokens().value(); }
+    /// The system's text; an empty one where there is none.
+    result<std::string> try_system() const {
+        return detail::filled<std::string>(256, [&](char *to, std::size_t room, std::size_t *n, carat_error **error) {
+            return carat_conversation_system(get(), to, room, n, error);
+        });
+    }
+    std::string system() const { return try_system().value(); }
+    /// Changes it; everything is processed again when the conversation goes on.
+    result<void> try_set_system(std::optional<std::string_view> system) {
+        const char *text = detail::pointer(system);
+        return detail::done([&](carat_error **error) {
+            return carat_conversation_set_system(get(), text, system ? system->size() : 0, error);
+        });
+    }
+    void set_system(std::optional<std::string_view> system) { try_set_system(system).value(); }
+    /// Takes the session out; the conversation can only be destroyed then.
+    result<session> try_into_session() {
+        return detail::make<session, carat_session>([&](carat_session **out, carat_error **error) {
+            return carat_conversation_into_session(get(), out, error);
+        });
+    }
+    session into_session() { return try_into_session().value(); }
 
     /// The turns so far, without the system's.
     result<std::vector<turn>> try_turns() const { return list(carat_conversation_turn); }

@@ -8,7 +8,7 @@ say() { echo "setup: $*" >&2; }
 
 case ${1:-} in
 run) packages=(python3 pip cc) ;;
-test) packages=(python3 pip cc c++ cmake make pkg-config) ;;
+test) packages=(python3 pip cc c++ cmake make pkg-config jansson nlohmann-json) ;;
 old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
 *)
     say "usage: scripts/setup.sh run|test|old-x86"
@@ -16,9 +16,14 @@ old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
     ;;
 esac
 
+# Whether the C++ compiler finds a header.
+header() { echo "#include <$1>" | c++ -fsyntax-only -x c++ - 2>/dev/null; }
+
 there() {
     case $1 in
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
+    jansson) header jansson.h ;;
+    nlohmann-json) header nlohmann/json.hpp ;;
     *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
@@ -33,6 +38,8 @@ package_of() {
     cmake) echo cmake ;;
     make) echo make ;;
     pkg-config) echo pkg-config ;;
+    jansson) echo libjansson-dev ;;
+    nlohmann-json) echo nlohmann-json3-dev ;;
     qemu-x86_64) echo qemu-user ;;
     esac
 }

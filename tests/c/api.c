@@ -581,6 +581,13 @@ static void opening(void) {
     EXPECT(CARAT_IO, carat_model_open_fd(9999, 0, UINT64_MAX, NULL, &model, &error));
 }
 
+static void limits(void) {
+    carat_limits limits;
+    carat_limits_init(&limits, sizeof limits);
+    OK(carat_limits_measure(1, CARAT_ISA_AUTO, &limits, &error));
+    CHECK(limits.read_bytes_per_s > 0 && limits.dot_macs_per_s > 0 && limits.fma_macs_per_s > 0);
+}
+
 static void versions(void) {
     CHECK(carat_abi_version() >= CARAT_ABI_VERSION);
     CHECK(strchr(carat_version(), '.') != NULL);
@@ -600,6 +607,7 @@ int main(int argc, char **argv) {
         {"saving_and_loading", saving_and_loading},
         {"conversing", conversing},
         {"opening", opening},
+        {"limits", limits},
         {"versions", versions},
     };
     if (argc > 1) data_dir = argv[1];

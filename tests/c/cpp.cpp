@@ -145,6 +145,50 @@ static void conversations() {
     CHECK(talk.turns().empty());
 }
 
+static void bytes_are_given_back_once() {
+    FILE *f = fopen(path("tiny-gemma3").c_str(), "rb");
+    std::vector<std::uint8_t> bytes(4 << 20);
+    bytes.resize(std::fread(bytes.data(), 1, bytes.size(), f));
+    std::fclose(f);
+    int released = 0;
+    {
+        carat::model model = carat::model::open_bytes(bytes.data(), bytes.size(), [&] { released++; });
+        carat::session session(model, {64, 16});
+        model = carat::model::open_bytes(bytes.data(), bytes.size());
+        session.prefill(first_ids(5));
+        CHECK(released == 0 && session.context() == 64);
+    }
+    CHECK(released == 1);
+    CHECK(!carat::model::try_open_bytes(bytes.data(), 100, [&] { released++; }) && released == 2);
+}
+
+static void what_a_conversation_holds() {
+    carat::model_options options;
+    int messages = 0;
+    options.log = [](void *n, std::int32_t, const char *, std::size_t) { ++*static_cast<int *>(n); };
+    options.log_data = &messages;
+    carat::model model(path("tiny-gemma3"), options);
+    CHECK(messages > 0);
+    carat::conversation talk(carat::session(model, {256, 64}), "Be brief.");
+    CHECK(talk.system() == "Be brief.");
+    talk.set_system({});
+    CHECK(talk.system().empty());
+    talk.send("Hello", greedy(8), {});
+    auto tokens = talk.tokens();
+    carat::session session = talk.into_session();
+    CHECK(session.tokens() == tokens && talk.try_size().error().status() == CARAT_INVALID_ARGUMENT);
+    CHECK(session.try_prefill_each({tokens.data(), 3}, [](std::size_t i, const float *, std::size_t) { return i < 1; })
+              .error().status() == CARAT_CANCELLED);
+}
+
+static void the_library_and_the_machine() {
+    CHECK(carat::abi_version() >= CARAT_ABI_VERSION && std::string(carat::version()).find('.') != std::string::npos);
+    CHECK(carat::isa_available(CARAT_ISA_SCALAR) && std::string(carat::isa_name(CARAT_ISA_AVX2)) == "avx2");
+    CHECK(carat::measure_limits(1).read_bytes_per_s > 0);
+    carat_plan plan = carat::model::plan_file(path("tiny-gemma3"), 1);
+    CHECK(plan.total > plan.file && plan.file > 0);
+}
+
 int main(int argc, char **argv) {
     static const test tests[] = {
         {"handles_move_and_free_themselves", handles_move_and_free_themselves},
@@ -152,6 +196,9 @@ int main(int argc, char **argv) {
         {"text_and_pieces", text_and_pieces},
         {"exceptions_come_out_of_the_call", exceptions_come_out_of_the_call},
         {"conversations", conversations},
+        {"bytes_are_given_back_once", bytes_are_given_back_once},
+        {"what_a_conversation_holds", what_a_conversation_holds},
+        {"the_library_and_the_machine", the_library_and_the_machine},
     };
     if (argc > 1) data_dir = argv[1];
     return RUN(tests);
