@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 TEST_FEATURES := --features sentencepiece
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-c test-old-x86 header install lint licences notices test-sanitizers
+.PHONY: help run test test-c test-old-x86 bindings-page header install lint licences notices test-sanitizers
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-c: ## The tests of the C and C++ interface alone, against an installed copy
 
 install: ## Install the C library (header, static, shared, pkg-config, CMake) under PREFIX
 	@scripts/install.sh "$(PREFIX)"
+
+bindings-page: ## Write docs/bindings.md from what the last `make test` saw
+	@scripts/bindings.py --write
 
 header: ## Write include/carat.h, and what is new in it to include/carat.abi
 	CARAT_BLESS=1 $(CARGO) test --quiet -p carat --features capi --test capi_header

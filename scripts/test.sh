@@ -11,11 +11,28 @@ if [ -z "${CARAT_TEST_MODEL:-}" ]; then
 fi
 echo "testing with $CARAT_TEST_MODEL" >&2
 
+# What passes of the suite of all languages; scripts/bindings.py reads it.
+reports=${CARGO_TARGET_DIR:-target}/conformance
+case $reports in /*) ;; *) reports=$PWD/$reports ;; esac
+mkdir -p "$reports"
+# Swift's stays: its tests need root, and are no part of these.
+rm -f "$reports"/{rust,c,cpp,kotlin,python}
+
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'rm -f "$log" "$log".*' EXIT
 status=0
-cargo test --workspace --no-fail-fast --features capi "$@" 2>&1 | tee "$log" || status=$?
-scripts/test-c.sh 2>&1 | tee -a "$log" || status=1
+CARAT_CONFORMANCE_REPORT=$reports/rust cargo test --workspace --no-fail-fast --features capi "$@" 2>&1 | tee "$log" || status=$?
+# The others each end with the line of their sum.
+each() { # NAME COMMAND...
+    local name=$1
+    shift
+    "$@" 2>&1 | tee "$log.$name" || status=1
+    tail -1 "$log.$name" | grep -E '^[0-9]+ passed, [0-9]+ failed$' >>"$log" || status=1
+}
+for language in c; do
+    CARAT_CONFORMANCE_REPORT=$reports/$language each "$language" "scripts/test-$language.sh"
+done
+each bindings scripts/bindings.py
 awk '/^test result: / {
         for (i = 2; i <= NF; i++) {
             if ($i == "passed;") passed += $(i - 1)
@@ -23,7 +40,6 @@ awk '/^test result: / {
             if ($i == "ignored;") ignored += $(i - 1)
         }
     }
-    # The C tests, whose last line is the sum of theirs.
-    /^[0-9]+ passed, [0-9]+ failed$/ { c_passed = $1; c_failed = $3 }
-    END { printf "%d passed, %d failed, %d skipped\n", passed + c_passed, failed + c_failed, ignored }' "$log"
+    /^[0-9]+ passed, [0-9]+ failed$/ { passed += $1; failed += $3 }
+    END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$log"
 exit "$status"
