@@ -34,7 +34,7 @@ def build():
     run("cargo", "bench", "--quiet", "--bench", "stream", "--no-run")
     flags = ["-O2", "-I", prefix / "include"]
     libraries = ["-L", prefix / "lib", "-lcarat", f"-Wl,-rpath,{prefix / 'lib'}", "-lm"]
-    run("cc", "-std=c99", "-D_GNU_SOURCE", *flags, "tests/c/stream.c", *libraries, "-o", OUT / "stream-c")
+    run("cc", "-std=c99", *flags, "tests/c/stream.c", *libraries, "-o", OUT / "stream-c")
     run("c++", "-std=c++17", *flags, "tests/c/stream.cpp", *libraries, "-o", OUT / "stream-cpp")
     return [["cargo", "bench", "--quiet", "--bench", "stream", "--"], [OUT / "stream-c"], [OUT / "stream-cpp"]]
 

@@ -1,5 +1,6 @@
 /* The suite of tests/conformance over carat.h; its README.md says what each kind of case means.
  * usage: conformance FOLDER_OF_TESTS/DATA */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <jansson.h>
 #include <math.h>

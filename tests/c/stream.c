@@ -1,4 +1,5 @@
 /* As benches/stream.rs, over carat.h. usage: stream MODEL */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
