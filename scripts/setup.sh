@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks for the tools that a make target needs, and installs those that Debian or Ubuntu has, when it may.
-# usage: scripts/setup.sh run|test|old-x86
+# usage: scripts/setup.sh run|test|old-x86|swift
 # It can be called again at any time: what is there is left alone.
 set -euo pipefail
 
@@ -10,8 +10,9 @@ case ${1:-} in
 run) packages=(python3 pip cc) ;;
 test) packages=(python3 pip cc c++ cmake make pkg-config jansson nlohmann-json) ;;
 old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
+swift) packages=(python3 cc debootstrap unshare) ;;
 *)
-    say "usage: scripts/setup.sh run|test|old-x86"
+    say "usage: scripts/setup.sh run|test|old-x86|swift"
     exit 2
     ;;
 esac
@@ -41,6 +42,8 @@ package_of() {
     jansson) echo libjansson-dev ;;
     nlohmann-json) echo nlohmann-json3-dev ;;
     qemu-x86_64) echo qemu-user ;;
+    debootstrap) echo debootstrap ;;
+    unshare) echo util-linux ;;
     esac
 }
 

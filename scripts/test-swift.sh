@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Tests of the Swift package, in a folder with Debian 13 (Debian 12 has no Swift): see scripts/in-debian13.sh.
+# usage: scripts/test-swift.sh [release|dev] (of the library; dev builds faster and runs slower)
+# CARAT_TEST_MODEL names the real model: without it, what needs it is left out. CARAT_CONFORMANCE_REPORT names a file for
+# the results of tests/conformance.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARAT_PROFILE=${1:-release}
+target=${CARGO_TARGET_DIR:-target}
+case $target in /*) ;; *) target=$PWD/$target ;; esac
+export CARGO_TARGET_DIR=$target
+out=$target/swift
+mkdir -p "$out"
+passed=0 failed=0
+
+# The static library alone, so that the programs run wherever they are.
+scripts/install.sh "$out/installed"
+rm -f "$out"/installed/lib/libcarat.so*
+export PKG_CONFIG_PATH=$out/installed/lib/pkgconfig
+
+# The report is written where the folder's programs can, then moved to where it was asked for.
+report=${CARAT_CONFORMANCE_REPORT:-}
+export CARAT_CONFORMANCE_REPORT=$out/conformance.txt
+rm -f "$CARAT_CONFORMANCE_REPORT"
+
+in_debian13() {
+    scripts/in-debian13.sh "$target/swift-root" ca-certificates,swiftlang,libstdc++-14-dev,libc6-dev "$@"
+}
+options=(--package-path bindings/swift --scratch-path "$out/build" --disable-sandbox)
+
+# Runs a command and counts it as a test of the name given first.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        passed=$((passed + 1))
+        echo "ok     $name"
+    else
+        failed=$((failed + 1))
+        echo "FAILED $name"
+    fi
+}
+
+# What the package must have: every function and number of carat.h, and a privacy manifest that is a property list.
+functions() {
+    local name missing=0
+    for name in $(sed -n 's/^function \(carat_[a-z0-9_]*\):.*/\1/p' include/carat.abi); do
+        grep -qw "$name" -r bindings/swift/Sources/Carat || { echo "$name is not used"; missing=1; }
+    done
+    return $missing
+}
+check "every function of carat.h is used" functions
+numbers() {
+    local name missing=0
+    for name in $(sed -n 's/^#define \(CARAT_[A-Z0-9_]*\) .*/\1/p' include/carat.h); do
+        [ "$name" = CARAT_OK ] || grep -qw "$name" -r bindings/swift/Sources/Carat || { echo "$name is missing"; missing=1; }
+    done
+    return $missing
+}
+check "every number of carat.h has a name" numbers
+check "the header is that of the repository" cmp include/carat.h bindings/swift/Sources/CCarat/carat.h
+check "the privacy manifest says what a manifest must" python3 - <<'END'
+import plistlib
+with open("bindings/swift/Sources/Carat/PrivacyInfo.xcprivacy", "rb") as f:
+    m = plistlib.load(f)
+assert m["NSPrivacyTracking"] is False and m["NSPrivacyTrackingDomains"] == [] == m["NSPrivacyCollectedDataTypes"], m
+[used] = m["NSPrivacyAccessedAPITypes"]
+assert used["NSPrivacyAccessedAPIType"] == "NSPrivacyAccessedAPICategoryFileTimestamp", used
+assert used["NSPrivacyAccessedAPITypeReasons"] == ["C617.1", "3B52.1"], used
+END
+
+in_debian13 swift build "${options[@]}" --build-tests -Xswiftc -warnings-as-errors
+log=$out/test.log
+status=0
+in_debian13 swift test "${options[@]}" --skip-build -Xswiftc -warnings-as-errors 2>&1 | tee "$log" || status=1
+# The last of these lines is the sum; a skipped test is neither.
+read -r tests skipped failures <<<"$(sed -nE \
+    -e 's/.*Executed ([0-9]+) tests?, with ([0-9]+) tests? skipped and ([0-9]+) failures?.*/\1 \2 \3/p' \
+    -e 's/.*Executed ([0-9]+) tests?, with ([0-9]+) failures?.*/\1 0 \2/p' "$log" | tail -1)"
+if [ -z "${tests:-}" ]; then
+    failed=$((failed + 1))
+    echo "FAILED the tests ended before their end"
+else
+    # Failures are counted by assertion: the tests that failed are those that say so at their end.
+    bad=$(grep -cE "^Test Case '.*' failed \(" "$log" || true)
+    [ "$bad" -gt 0 ] || bad=$([ "$status" -eq 0 ] && echo 0 || echo 1)
+    passed=$((passed + tests - skipped - bad)) failed=$((failed + bad))
+fi
+
+# The example of the README, and what streaming costs. Optimized, as programs are.
+in_debian13 swift build "${options[@]}" -c release -Xswiftc -warnings-as-errors
+example() {
+    diff <(sed -n '/^import Carat/,/^```/p' bindings/swift/README.md | sed '/^```/,$d; s/"gemma.gguf"/CommandLine.arguments[1]/') \
+        <(sed '$d' bindings/swift/Examples/Hello/main.swift) &&
+        in_debian13 "$out/build/release/Hello" "${CARAT_TEST_MODEL:-tests/data/tiny-gemma3.gguf}" >"$out/hello.txt" &&
+        [ -s "$out/hello.txt" ]
+}
+check "the example of the README runs" example
+in_debian13 "$out/build/release/StreamBench" tests/data/tiny-gemma3.gguf | tee "$out/bench.txt"
+if [ -n "$report" ]; then cp "$CARAT_CONFORMANCE_REPORT" "$report"; fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
