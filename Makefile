@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 TEST_FEATURES := --features sentencepiece
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-c test-swift test-old-x86 bindings-page header install lint licences notices test-sanitizers
+.PHONY: help run test test-c test-python test-swift test-old-x86 bindings-page header install lint licences notices test-sanitizers
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test-c: ## The tests of the C and C++ interface alone, against an installed copy
 test-swift: ## The tests of the Swift package (bindings/swift), in a folder with Debian 13; needs root
 	@scripts/setup.sh swift
 	@scripts/test-swift.sh
+
+test-python: ## The tests of the Python package alone, against its installed wheel
+	@scripts/setup.sh test
+	@scripts/test-python.sh
 
 install: ## Install the C library (header, static, shared, pkg-config, CMake) under PREFIX
 	@scripts/install.sh "$(PREFIX)"

@@ -8,7 +8,7 @@ say() { echo "setup: $*" >&2; }
 
 case ${1:-} in
 run) packages=(python3 pip cc) ;;
-test) packages=(python3 pip cc c++ cmake make pkg-config jansson nlohmann-json) ;;
+test) packages=(python3 pip venv cc c++ cmake make pkg-config jansson nlohmann-json) ;;
 old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
 swift) packages=(python3 cc debootstrap unshare) ;;
 *)
@@ -25,6 +25,7 @@ there() {
     pip) python3 -m pip --version >/dev/null 2>&1 ;;
     jansson) header jansson.h ;;
     nlohmann-json) header nlohmann/json.hpp ;;
+    venv) python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ;;
     *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
@@ -34,6 +35,7 @@ package_of() {
     case $1 in
     python3) echo python3 ;;
     pip) echo python3-pip ;;
+    venv) echo python3-venv ;;
     cc) echo gcc libc6-dev ;;
     c++) echo g++ ;;
     cmake) echo cmake ;;
