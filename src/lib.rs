@@ -53,7 +53,8 @@
 mod cancel;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
-#[doc(hidden)] // its documentation is the header
+#[doc(hidden)] // its documentation is the header, which knows no links
+#[allow(rustdoc::broken_intra_doc_links, rustdoc::private_intra_doc_links)]
 pub mod capi;
 pub mod chat;
 mod conversation;
