@@ -1,4 +1,4 @@
-// What streaming costs: microseconds a token through carat.h, through the blocking call, and through the stream.
+// What streaming costs: the median of microseconds a token through carat.h, the blocking call, and the stream.
 // usage: StreamBench MODEL [TOKENS] [ROUNDS]
 
 import CCarat
@@ -32,7 +32,7 @@ struct StreamBench {
             exit(2)
         }
         let bench = try StreamBench(path: arguments[1], tokens: arguments.count > 2 ? Int(arguments[2])! : 200)
-        let rounds = arguments.count > 3 ? Int(arguments[3])! : 20
+        let rounds = arguments.count > 3 ? Int(arguments[3])! : 25
         var c: [Double] = []
         var calls: [Double] = []
         var streams: [Double] = []
@@ -41,10 +41,9 @@ struct StreamBench {
             calls.append(try bench.blocking())
             streams.append(try await bench.streaming())
         }
-        let line = String(
-            format: "us/token: C %.1f, blocking %.1f (%+.1f), stream %.1f (%+.1f)", median(c), median(calls),
-            median(calls) - median(c), median(streams), median(streams) - median(c))
-        print("\(line) (\(bench.tokens) tokens, median of \(rounds))")
+        for (way, took) in [("C: callback", c), ("Swift: callback", calls), ("Swift: stream", streams)] {
+            print("\(way): \(String(format: "%.2f", median(took)))")
+        }
     }
 
     func microseconds(since begin: DispatchTime) -> Double {
