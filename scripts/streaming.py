@@ -36,7 +36,10 @@ def build():
     libraries = ["-L", prefix / "lib", "-lcarat", f"-Wl,-rpath,{prefix / 'lib'}", "-lm"]
     run("cc", "-std=c99", *flags, "tests/c/stream.c", *libraries, "-o", OUT / "stream-c")
     run("c++", "-std=c++17", *flags, "tests/c/stream.cpp", *libraries, "-o", OUT / "stream-cpp")
-    return [["cargo", "bench", "--quiet", "--bench", "stream", "--"], [OUT / "stream-c"], [OUT / "stream-cpp"]]
+    run("python3", "-m", "venv", OUT / "venv")
+    run(OUT / "venv/bin/pip", "install", "--quiet", "--force-reinstall", "./bindings/python")
+    python = [OUT / "venv/bin/python", "bindings/python/bench/stream.py"]
+    return [["cargo", "bench", "--quiet", "--bench", "stream", "--"], [OUT / "stream-c"], [OUT / "stream-cpp"], python]
 
 
 def measure(commands, model):
