@@ -35,7 +35,9 @@ cc -shared -o "$work/libcarat.so" -Wl,-soname,libcarat.so."$abi" -Wl,--version-s
 # it, which brings Rust's run-time along as this one does, links this one.
 # shellcheck disable=SC2086
 ld -r --gc-sections ${functions//carat_/-u carat_} "$built" -o "$work/carat.o"
-objcopy --strip-debug --wildcard --keep-global-symbol='carat_*' "$work/carat.o"
+# The bitcode of Rust's standard library goes too: an `ar` with an older LLVM's plugin ends on it.
+objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd --wildcard --keep-global-symbol='carat_*' \
+    "$work/carat.o"
 ar rcs "$work/libcarat-prelinked.a" "$work/carat.o"
 
 install -d "$root/share/doc/carat" "$root/include" "$root/lib/pkgconfig" "$root/lib/cmake/carat"
