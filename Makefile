@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 TEST_FEATURES := --features sentencepiece
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-c test-python test-swift test-old-x86 bindings-page header install lint licences notices test-sanitizers
+.PHONY: help run test test-c test-kotlin android-native test-python test-swift test-old-x86 bindings-page header install lint licences notices test-sanitizers
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ test-swift: ## The tests of the Swift package (bindings/swift), in a folder with
 test-python: ## The tests of the Python package alone, against its installed wheel
 	@scripts/setup.sh test
 	@scripts/test-python.sh
+
+test-kotlin: ## The tests of the Kotlin binding alone, on the JVM
+	@scripts/test-kotlin.sh
+
+android-native: ## The native part of the Android library, for arm64-v8a and x86_64, checked
+	@scripts/android-native.sh
 
 install: ## Install the C library (header, static, shared, pkg-config, CMake) under PREFIX
 	@scripts/install.sh "$(PREFIX)"

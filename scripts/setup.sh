@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks for the tools that a make target needs, and installs those that Debian or Ubuntu has, when it may.
-# usage: scripts/setup.sh run|test|old-x86|swift
+# usage: scripts/setup.sh run|test|old-x86|swift|kotlin
 # It can be called again at any time: what is there is left alone.
 set -euo pipefail
 
@@ -11,8 +11,9 @@ run) packages=(python3 pip cc) ;;
 test) packages=(python3 pip venv cc c++ cmake make pkg-config jansson nlohmann-json) ;;
 old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
 swift) packages=(python3 cc debootstrap unshare) ;;
+kotlin) packages=(python3 pip cc java npm) ;;
 *)
-    say "usage: scripts/setup.sh run|test|old-x86|swift"
+    say "usage: scripts/setup.sh run|test|old-x86|swift|kotlin"
     exit 2
     ;;
 esac
@@ -46,6 +47,8 @@ package_of() {
     qemu-x86_64) echo qemu-user ;;
     debootstrap) echo debootstrap ;;
     unshare) echo util-linux ;;
+    java) echo default-jdk-headless ;;
+    npm) echo npm ;;
     esac
 }
 

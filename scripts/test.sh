@@ -29,7 +29,7 @@ each() { # NAME COMMAND...
     "$@" 2>&1 | tee "$log.$name" || status=1
     tail -1 "$log.$name" | grep -E '^[0-9]+ passed, [0-9]+ failed$' >>"$log" || status=1
 }
-for language in c python; do
+for language in c kotlin python; do
     CARAT_CONFORMANCE_REPORT=$reports/$language each "$language" "scripts/test-$language.sh"
 done
 each bindings scripts/bindings.py
