@@ -1,6 +1,5 @@
 package ai.carat
 
-import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.awaitCancellation
@@ -17,22 +16,14 @@ import kotlinx.coroutines.withContext
 
 /**
  * Runs a blocking call of this library in [dispatcher], and stops it when the coroutine is cancelled: [block] gets a token
- * to hand to the call. It returns when the call has, within 200 ms of being cancelled; what it made is closed then.
+ * to hand to the call. It returns when the call has, within 200 ms of being cancelled; what it made by then is garbage.
  *
  *     val model = cancellable { Model.open(path, ModelOptions(cancel = it)) }
  */
 public suspend fun <T> cancellable(
     dispatcher: CoroutineDispatcher = Dispatchers.IO,
     block: (CancelToken) -> T,
-): T {
-    var made: T? = null
-    try {
-        return withContext(dispatcher) { stoppable(null) { token -> block(token).also { made = it } } }
-    } catch (e: CancellationException) {
-        (made as? AutoCloseable)?.close()
-        throw e
-    }
-}
+): T = withContext(dispatcher) { stoppable(null, block) }
 
 /** Runs a blocking call with a token that is set when this coroutine, or the caller's own token, is cancelled. */
 private suspend fun <T> stoppable(also: CancelToken?, block: (CancelToken) -> T): T = CancelToken().use { token ->
