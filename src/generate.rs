@@ -86,6 +86,10 @@ pub struct Summary {
     pub reused_tokens: usize,
     /// Tokens generated, an end of turn not counted.
     pub generated_tokens: usize,
+    /// Tokens that were guessed and verified ahead: see [`SessionOptions::draft`](crate::SessionOptions::draft).
+    pub drafted_tokens: usize,
+    /// Those of them that came true: so many passes were saved.
+    pub accepted_tokens: usize,
     /// From the call to the first logits.
     pub prompt_time: Duration,
     /// From there to the end.
@@ -100,6 +104,8 @@ impl Summary {
             prompt_tokens,
             reused_tokens,
             generated_tokens: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
             prompt_time,
             generate_time: Duration::ZERO,
         }
@@ -191,6 +197,7 @@ impl Session {
         }
         summary.prompt_time = began.elapsed();
         let kernels = model.0.kernels;
+        self.begin_drafts(true);
         summary.reason = loop {
             if summary.generated_tokens == options.max_tokens {
                 break FinishReason::Limit;
@@ -210,7 +217,7 @@ impl Session {
                 // What the session has no room for is not shown, nor are random numbers spent on it: where there is
                 // more room it will be drawn again.
                 match make_room(self) {
-                    Ok(true) => {}
+                    Ok(true) => self.begin_drafts(false),
                     Ok(false) => break FinishReason::ContextFull,
                     Err(Error::Cancelled) => break FinishReason::Cancelled,
                     Err(e) => return Err(e),
@@ -227,10 +234,11 @@ impl Session {
                 (_, ControlFlow::Break(())) => Some(FinishReason::Callback),
                 _ => None,
             };
-            match self.step_with(token, cancel) {
+            let wanted = if ended.is_some() { 0 } else { options.max_tokens - summary.generated_tokens };
+            match self.advance(token, wanted, cancel) {
                 Err(Error::Cancelled) => break ended.unwrap_or(FinishReason::Cancelled),
                 other => other?,
-            };
+            }
             if let Some(reason) = ended {
                 break reason;
             }
@@ -245,6 +253,7 @@ impl Session {
                 let _ = on_piece(Piece { text: &text, token: None, log_prob: None, top: &[] });
             }
         }
+        (summary.drafted_tokens, summary.accepted_tokens) = self.drafts();
         summary.generate_time = began.elapsed() - summary.prompt_time;
         Ok(summary)
     }

@@ -58,6 +58,7 @@ mod cancel;
 pub mod capi;
 pub mod chat;
 mod conversation;
+mod draft;
 mod dtype;
 mod error;
 mod generate;

@@ -80,7 +80,7 @@ impl Plan {
     ) -> Result<Plan> {
         let shape = options.shape(c, weights)?;
         let needs = weights.needs(options.exact);
-        let forward = Scratch::bytes(c, &needs, shape.batch, threads);
+        let forward = Scratch::bytes(c, &needs, shape.batch, 1 + shape.draft, threads);
         let tokenizer = match Tokenizer::heap_bytes_bound(gguf) {
             Ok(bytes) => bytes,
             // Computing with ids needs none, and none can be made.

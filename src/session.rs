@@ -1,7 +1,9 @@
 //! The state of one text: its tokens, their keys and values, and the buffers to add more.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use crate::draft::Drafts;
 use crate::error::{try_vec, try_with_capacity};
 use crate::kernels::Aligned;
 use crate::model::forward::Pass;
@@ -24,33 +26,49 @@ pub struct Session {
     pub(crate) scratch: Scratch,
     /// Room for a whole context is reserved, so that adding one allocates nothing.
     pub(crate) tokens: Vec<u32>,
-    /// Whether `scratch.logits` are those of the last token.
-    pub(crate) has_logits: bool,
+    /// The row of `scratch.logits` that is that of the last token, where one is.
+    pub(crate) logits_row: Option<usize>,
     /// What happened, when the session can only be dropped.
     broken: Option<String>,
+    /// What may come next, where [`SessionOptions::draft`] asks for guesses.
+    drafts: Drafts,
     /// What sampling goes on with.
     pub(crate) rng: Rng,
 }
 
 /// The logits `[vocab]` that a session had at one moment; see [`Session::keep_logits`]. Clones share them.
 #[derive(Clone)]
-pub struct Logits(Arc<Aligned<f32>>);
+pub struct Logits {
+    rows: LogitRows,
+    at: std::ops::Range<usize>,
+}
 
-impl Logits {
-    pub(crate) fn new(vocab: usize) -> Result<Logits> {
-        Ok(Logits(Arc::new(Aligned::zeroed(vocab, "logits")?)))
+impl std::ops::Deref for Logits {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.rows[self.at.clone()]
+    }
+}
+
+/// Rows of logits that somebody may have kept.
+#[derive(Clone)]
+pub(crate) struct LogitRows(Arc<Aligned<f32>>);
+
+impl LogitRows {
+    pub(crate) fn new(len: usize) -> Result<LogitRows> {
+        Ok(LogitRows(Arc::new(Aligned::zeroed(len, "logits")?)))
     }
 
     /// The values to write over: others, where somebody kept these.
     pub(crate) fn overwrite(&mut self) -> Result<&mut Aligned<f32>> {
         if Arc::get_mut(&mut self.0).is_none() {
-            *self = Logits::new(self.0.len())?;
+            *self = LogitRows::new(self.0.len())?;
         }
         Ok(Arc::get_mut(&mut self.0).expect("nobody else has it"))
     }
 }
 
-impl std::ops::Deref for Logits {
+impl std::ops::Deref for LogitRows {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
         &self.0
@@ -82,12 +100,13 @@ impl Session {
         Ok(Session {
             model: model.clone(),
             cache: KvCache::new(&m.config, &shape)?,
-            scratch: Scratch::new(&m.config, &needs, shape.batch, m.team.threads())?,
+            scratch: Scratch::new(&m.config, &needs, shape.batch, 1 + shape.draft, m.team.threads())?,
             options,
             shape,
             tokens,
-            has_logits: false,
+            logits_row: None,
             broken: None,
+            drafts: Drafts::new(),
             rng: Rng::unpredictable(),
         })
     }
@@ -125,13 +144,19 @@ impl Session {
     /// The logits `[vocab]` of the token that comes next, where the last call computed them: [`Self::prefill`] and
     /// [`Self::step`] do; after anything else there are none.
     pub fn logits(&self) -> Option<&[f32]> {
-        self.has_logits.then_some(&self.scratch.logits[..])
+        self.logits_at().map(|at| &self.scratch.logits[at])
     }
 
     /// [`Self::logits`] to keep, without a copy: while they are kept the session computes into other memory, which it
     /// takes with the next pass.
     pub fn keep_logits(&self) -> Option<Logits> {
-        self.has_logits.then(|| self.scratch.logits.clone())
+        self.logits_at().map(|at| Logits { rows: self.scratch.logits.clone(), at })
+    }
+
+    /// Where they lie in `scratch.logits`.
+    fn logits_at(&self) -> Option<std::ops::Range<usize>> {
+        let vocab = self.model.config().vocab;
+        self.logits_row.map(|row| row * vocab..(row + 1) * vocab)
     }
 
     /// Adds the tokens of a prompt, in batches of [`SessionOptions::batch`].
@@ -153,7 +178,7 @@ impl Session {
         self.make_scratch_for(ids.len())?;
         let batches = ids.len().div_ceil(self.shape.batch);
         for (i, tokens) in ids.chunks(self.shape.batch).enumerate() {
-            self.forward(tokens, self.arithmetic(Arithmetic::Prefill), i + 1 == batches, cancel)?;
+            self.forward(tokens, 0, self.arithmetic(Arithmetic::Prefill), i + 1 == batches, cancel)?;
         }
         Ok(())
     }
@@ -171,13 +196,57 @@ impl Session {
     /// # Errors
     /// As [`Self::step`], and [`Error::Cancelled`].
     pub fn step_with(&mut self, token: u32, cancel: Option<&CancelToken>) -> Result<&[f32]> {
-        self.check_usable()?;
-        self.check_ids(&[token])?;
-        if self.tokens.len() == self.shape.context {
-            return Err(Error::ContextFull { context: self.shape.context });
+        self.check_step(token)?;
+        self.forward(&[token], 0, self.arithmetic(Arithmetic::Step), true, cancel)?;
+        Ok(self.logits().unwrap_or_default())
+    }
+
+    /// Before [`Self::advance`] goes on from a text that came about otherwise; counts from there where it is `new`.
+    pub(crate) fn begin_drafts(&mut self, new: bool) {
+        if new {
+            (self.drafts.drafted, self.drafts.accepted) = (0, 0);
         }
-        self.forward(&[token], self.arithmetic(Arithmetic::Step), true, cancel)?;
-        Ok(&self.scratch.logits)
+        if self.shape.draft > 0 {
+            self.drafts.begin(&self.tokens);
+        }
+    }
+
+    /// Tokens that were verified ahead, and those of them that came true.
+    pub(crate) fn drafts(&self) -> (usize, usize) {
+        (self.drafts.drafted, self.drafts.accepted)
+    }
+
+    /// For tests: guesses as far as it may, whatever that costs.
+    #[doc(hidden)]
+    pub fn draft_eagerly(&mut self) {
+        self.drafts.eager = true;
+    }
+
+    /// As [`Self::step_with`], where at most `wanted` more tokens are. A token that was guessed has been processed
+    /// with one before it, and nothing is left to do.
+    pub(crate) fn advance(&mut self, token: u32, wanted: usize, cancel: Option<&CancelToken>) -> Result<()> {
+        if self.shape.draft == 0 {
+            return self.step_with(token, cancel).map(|_| ());
+        }
+        if self.drafts.take(&self.tokens, token)
+            && let Some(row) = self.logits_row.take()
+        {
+            cancel.map_or(Ok(()), CancelToken::check)?;
+            self.tokens.push(token);
+            self.logits_row = Some(row + 1);
+            return Ok(());
+        }
+        self.check_step(token)?;
+        let room = self.shape.context - self.tokens.len() - 1;
+        let most = wanted.min(room).min(self.shape.draft);
+        let mut pass = [0; MAX_LOGIT_ROWS];
+        let drafted = self.drafts.pass(&self.tokens, token, most);
+        let pass = &mut pass[..drafted.len()];
+        pass.copy_from_slice(drafted);
+        let began = Instant::now();
+        self.forward(pass, pass.len() - 1, self.arithmetic(Arithmetic::Step), true, cancel)?;
+        self.drafts.took(pass.len(), began.elapsed());
+        Ok(())
     }
 
     /// Adds tokens as [`Self::prefill`] does, and hands the logits `[vocab]` after each of them to `each`, with the
@@ -198,7 +267,7 @@ impl Session {
         let mut logits = try_vec(MAX_LOGIT_ROWS * vocab, 0f32, "rows of logits")?;
         let mut done = 0;
         for tokens in ids.chunks(self.shape.batch) {
-            self.forward(tokens, arithmetic, false, cancel)?;
+            self.forward(tokens, 0, arithmetic, false, cancel)?;
             for first in (0..tokens.len()).step_by(MAX_LOGIT_ROWS) {
                 let rows = first..(first + MAX_LOGIT_ROWS).min(tokens.len());
                 let logits = &mut logits[..rows.len() * vocab];
@@ -283,7 +352,7 @@ impl Session {
             self.cache.clear();
         }
         self.tokens.truncate(len);
-        self.has_logits = false;
+        self.logits_row = None;
         Ok(())
     }
 
@@ -310,7 +379,7 @@ impl Session {
         debug_assert!(s.len <= self.tokens.len());
         self.cache.restore(s);
         self.tokens.truncate(s.len);
-        self.has_logits = false;
+        self.logits_row = None;
         Ok(())
     }
 
@@ -323,8 +392,10 @@ impl Session {
         let mut other = Session::new(&self.model, self.options.clone())?;
         other.cache.copy_from(&self.cache);
         other.tokens.extend_from_slice(&self.tokens);
-        other.scratch.logits.overwrite()?.copy_from_slice(&self.scratch.logits);
-        other.has_logits = self.has_logits;
+        if let Some(logits) = self.logits() {
+            other.scratch.logits.overwrite()?[..logits.len()].copy_from_slice(logits);
+            other.logits_row = Some(0);
+        }
         other.rng = self.rng;
         Ok(other)
     }
@@ -356,7 +427,8 @@ impl Session {
 
     fn make_scratch(&mut self, batch: usize) -> Result<()> {
         let m = &*self.model.0;
-        let mut new = Scratch::new(&m.config, &m.weights.needs(self.options.exact), batch, m.team.threads())?;
+        let needs = m.weights.needs(self.options.exact);
+        let mut new = Scratch::new(&m.config, &needs, batch, 1 + self.shape.draft, m.team.threads())?;
         std::mem::swap(&mut new.logits, &mut self.scratch.logits);
         self.scratch = new;
         Ok(())
@@ -367,21 +439,24 @@ impl Session {
         if self.options.exact { Arithmetic::Exact } else { a }
     }
 
-    /// One pass: on success its tokens are part of the text.
+    /// One pass: on success its tokens are part of the text, but for the last `ahead`. The logits wanted are those
+    /// of the last that is, and of these.
     fn forward(
         &mut self,
         tokens: &[u32],
+        ahead: usize,
         arithmetic: Arithmetic,
         logits: bool,
         cancel: Option<&CancelToken>,
     ) -> Result<()> {
-        self.has_logits = false;
+        self.logits_row = None;
+        let logits = if logits { 1 + ahead } else { 0 };
         let pass = Pass { tokens, start: self.tokens.len(), arithmetic, logits };
         let result = self.model.0.forward(&pass, &mut self.cache, &mut self.scratch, cancel);
         self.note_broken(&result);
         result?;
-        self.tokens.extend_from_slice(tokens);
-        self.has_logits = logits;
+        self.tokens.extend_from_slice(&tokens[..tokens.len() - ahead]);
+        self.logits_row = (logits > 0).then_some(0);
         Ok(())
     }
 
@@ -398,6 +473,15 @@ impl Session {
                 Err(Error::Internal { what: format!("the session can only be dropped, after: {what}") })
             }
         }
+    }
+
+    fn check_step(&self, token: u32) -> Result<()> {
+        self.check_usable()?;
+        self.check_ids(&[token])?;
+        if self.tokens.len() == self.shape.context {
+            return Err(Error::ContextFull { context: self.shape.context });
+        }
+        Ok(())
     }
 
     fn check_ids(&self, ids: &[u32]) -> Result<()> {

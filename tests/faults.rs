@@ -27,9 +27,11 @@ fn few_tokens() -> GenerateOptions {
 #[test]
 fn each_large_allocation_that_fails_is_an_error() {
     let few = few_tokens();
-    let all = |path: &std::path::Path, context: usize| {
+    let all = |path: &std::path::Path, draft: usize| {
         let model = Model::builder().threads(2).open(path)?;
-        let mut session = Session::new(&model, options(context, 64))?;
+        let mut with_drafts = options(256, 64);
+        with_drafts.draft = draft;
+        let mut session = Session::new(&model, with_drafts)?;
         let prompt = model.tokenizer()?.encode("Hello")?;
         session.prefill(&prompt)?;
         session.generate(&[5], &few, |_| ControlFlow::Continue(()))?;
@@ -38,12 +40,16 @@ fn each_large_allocation_that_fails_is_an_error() {
         Ok(())
     };
     let path = common::data("tiny-gemma3.gguf");
-    let n = fail_each(|| all(&path, 256));
-    assert!(n > 10, "{n}");
+    for draft in [0, 15] {
+        let n = fail_each(|| all(&path, draft));
+        assert!(n > 10, "{n}");
+    }
     if let Some(path) = real_model() {
         // Here the tokenizer and the sampler have large ones too.
-        let n = fail_each(|| all(&path, 256));
-        assert!(n > 30, "{n}");
+        for draft in [0, 15] {
+            let n = fail_each(|| all(&path, draft));
+            assert!(n > 30, "{n}");
+        }
     }
 }
 
@@ -91,6 +97,38 @@ fn a_panic_in_any_worker_ends_one_session_only() {
                 assert_eq!(continued(&mut other.fork().unwrap(), 5), expected);
                 assert!(session(&model, 64, 16).prefill(&[5]).is_ok());
             }
+        }
+    });
+}
+
+#[test]
+fn a_panic_while_guesses_are_verified_ends_that_session_only() {
+    within_a_minute(|| {
+        let model = tiny("tiny-gemma3", 2);
+        for worker in 0..2 {
+            let mut o = options(256, 16);
+            o.draft = 15;
+            let mut s = Session::new(&model, o).unwrap();
+            s.draft_eagerly();
+            let mut few = GenerateOptions::default();
+            few.ignore_end = true;
+            // What repeats itself is guessed.
+            let again = |tokens: &[u32], logits: &mut [f32]| {
+                logits[tokens[tokens.len() - 5] as usize] = f32::INFINITY;
+            };
+            let mut pieces = 0;
+            let result = s.generate_with_hook(&ids(20), &few, again, |_| {
+                pieces += 1;
+                // Passes of 16 follow one another by now.
+                if pieces == 40 {
+                    model.inject_panic(worker);
+                }
+                ControlFlow::Continue(())
+            });
+            assert!(is_internal(result));
+            assert_eq!(s.len() - 20, (pieces - 1).max(39));
+            assert!(is_internal(s.generate(&[5], &few_tokens(), |_| ControlFlow::Continue(()))));
+            assert!(session(&model, 64, 16).prefill(&[5]).is_ok());
         }
     });
 }

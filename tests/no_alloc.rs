@@ -64,11 +64,13 @@ fn producing_a_token_allocates_nothing() {
         .into_iter()
         .chain([("tiny-gemma3", Some(KvType::F16)), ("tiny-gemma3", Some(KvType::Q8_0))])
     {
-        for threads in [1, 2] {
+        for (threads, draft) in [(1, 0), (2, 0), (1, 15), (2, 15)] {
             let model = tiny(name, threads);
             let mut o = options(256, 32);
             o.kv = kv;
+            o.draft = draft;
             let mut session = Session::new(&model, o).unwrap();
+            session.draft_eagerly();
             session.prefill(&ids(40)).unwrap();
             session.step(400).unwrap();
             let before = ALLOCATIONS.load(SeqCst);
@@ -83,7 +85,12 @@ fn producing_a_token_allocates_nothing() {
             let mut whole = busy_options();
             whole.sampling.top_k = 0;
             whole.sampling.top_p = 0.9;
-            for o in [busy_options(), unpenalized, whole] {
+            let mut accepted = 0;
+            for mut o in [busy_options(), unpenalized, whole] {
+                if draft > 0 {
+                    // Of four tokens much repeats itself.
+                    o.sampling.logit_bias = (600..604).map(|id| (id, 40.0)).collect();
+                }
                 session.truncate(0).unwrap();
                 let (mut first, mut last, mut pieces) = (0, 0, 0);
                 let mut bytes = 0;
@@ -99,9 +106,11 @@ fn producing_a_token_allocates_nothing() {
                     })
                     .unwrap();
                 assert_eq!((summary.generated_tokens, pieces), (66, 66));
+                accepted += summary.accepted_tokens;
                 assert!(bytes > 66);
                 assert_eq!(last - first, 0, "{name} {kv:?}: generating on {threads} threads, {o:?}");
             }
+            assert_eq!(accepted > 0, draft > 0, "{name}: {accepted}");
         }
     }
 }

@@ -97,6 +97,15 @@ impl SessionArgs {
     }
 }
 
+/// Guessing ahead.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DraftArgs {
+    /// Guess up to this many tokens ahead where the text repeats itself, at most 15: the same text, sooner where it
+    /// quotes; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub draft: usize,
+}
+
 fn isa(name: &str) -> Result<Isa, String> {
     let isa =
         Isa::from_name(name).ok_or_else(|| format!("expected {}", Isa::ALL.map(|i| i.name()).join(", ")))?;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use carat::{DType, MemoryLock, Model};
 
-use crate::args::{ModelArgs, SessionArgs};
+use crate::args::{DraftArgs, ModelArgs, SessionArgs};
 use crate::failure::Result;
 use crate::output::human_bytes;
 use crate::{interrupt, output};
@@ -18,6 +18,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     session: SessionArgs,
+    #[command(flatten)]
+    draft: DraftArgs,
 }
 
 /// Prints it.
@@ -93,7 +95,9 @@ fn describe(model: &Model, args: &Args) -> Result<String> {
         line(&format!("  {dtype}"), format!("{count:>4}, {millions:>8.2} million, {}", human_bytes(*len)));
     }
 
-    let plan = model.plan_session(&args.session.options())?;
+    let mut options = args.session.options();
+    options.draft = args.draft.draft;
+    let plan = model.plan_session(&options)?;
     let context = args.session.context.unwrap_or(c.context_length.min(4096));
     line("memory", format!("{} for a context of {context}, of these", human_bytes(plan.total)));
     line("  file, shared", human_bytes(plan.file));

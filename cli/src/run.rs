@@ -3,7 +3,7 @@
 use carat::chat::{self, Role, Turn};
 use carat::{EncodeOptions, FinishReason, Session};
 
-use crate::args::{ModelArgs, SamplingArgs, SessionArgs};
+use crate::args::{DraftArgs, ModelArgs, SamplingArgs, SessionArgs};
 use crate::failure::{Failure, Result};
 use crate::output::Stream;
 use crate::{input, interrupt};
@@ -20,6 +20,8 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     session: SessionArgs,
+    #[command(flatten)]
+    draft: DraftArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
 }
@@ -44,7 +46,9 @@ pub fn run(args: &Args) -> Result {
         options.cancel = Some(cancel.clone());
         tokenizer.encode_with(&prompt, &options)?
     };
-    let mut session = Session::new(&model, args.session.options())?;
+    let mut session_options = args.session.options();
+    session_options.draft = args.draft.draft;
+    let mut session = Session::new(&model, session_options)?;
     let options = args.sampling.options(if args.chat { usize::MAX } else { DEFAULT_TOKENS }, &cancel);
     let mut out = Stream::new();
     let summary = session.generate(&ids, &options, |piece| out.write(piece.text))?;
@@ -70,8 +74,12 @@ pub fn describe(s: &carat::Summary) -> String {
         FinishReason::ContextFull => "context full",
         _ => "other",
     };
+    let drafts = match s.drafted_tokens {
+        0 => String::new(),
+        n => format!(" ({} of {n} guesses came true)", s.accepted_tokens),
+    };
     format!(
-        "{} prompt tokens ({} reused) in {:.0} ms, {:.1} tokens/s; {} generated, {:.1} tokens/s; ended by: {reason}",
+        "{} prompt tokens ({} reused) in {:.0} ms, {:.1} tokens/s; {} generated, {:.1} tokens/s{drafts}; ended by: {reason}",
         s.prompt_tokens + s.reused_tokens,
         s.reused_tokens,
         s.prompt_time.as_secs_f64() * 1e3,

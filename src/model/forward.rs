@@ -26,8 +26,8 @@ pub(crate) struct Pass<'a> {
     /// Position of the first.
     pub(crate) start: usize,
     pub(crate) arithmetic: Arithmetic,
-    /// Whether the logits of the last token are wanted (in `scratch.logits`).
-    pub(crate) logits: bool,
+    /// Of how many of the last tokens the logits are wanted (in `scratch.logits`, which has room for them).
+    pub(crate) logits: usize,
 }
 
 /// Everything that the steps of a pass touch.
@@ -67,7 +67,8 @@ impl Inner {
         assert!(n <= scratch.batch);
         self.gguf.check_unchanged()?;
         cache.will_write(pass.start + n);
-        let wanted = if pass.logits { n - 1..n } else { n..n };
+        assert!(pass.logits <= n && pass.logits * self.config.vocab <= scratch.logits.len());
+        let wanted = n - pass.logits..n;
         let run = Run::new(self, pass, wanted, scratch)?;
         let cache = cache.share();
         self.team.run(cancel, &|w| run.pass(w, &cache))
@@ -85,14 +86,14 @@ impl Inner {
         assert!(rows.len() <= MAX_LOGIT_ROWS && rows.end <= scratch.batch);
         assert_eq!(out.len(), rows.len() * self.config.vocab);
         self.gguf.check_unchanged()?;
-        let pass = Pass { tokens: &[], start: 0, arithmetic, logits: true };
+        let pass = Pass { tokens: &[], start: 0, arithmetic, logits: 0 };
         let run = Run { logits: SharedMut::new(out), ..Run::new(self, &pass, rows, scratch)? };
         self.team.run(cancel, &|w| run.head(w))
     }
 }
 
 impl<'a> Run<'a> {
-    /// The pass over `scratch`'s buffers, of which that for logits has room for one row.
+    /// The pass over `scratch`'s buffers.
     fn new(
         model: &'a Inner,
         pass: &Pass<'a>,

@@ -1,9 +1,9 @@
 //! Keys and values of the positions seen so far.
 //!
 //! A layer with full attention keeps a row for every position of the context; one with a sliding window keeps a ring
-//! of the window and one batch. A row is `head_dim` values of one KV head; the rows of a head lie one after the other,
-//! position `p` in slot `p % slots`. The number of slots is a multiple of [`TILE`], so that the tiles of attention,
-//! counted from position 0, never wrap.
+//! of the window, one batch and a draft. A row is `head_dim` values of one KV head; the rows of a head lie one after
+//! the other, position `p` in slot `p % slots`. The number of slots is a multiple of [`TILE`], so that the tiles of
+//! attention, counted from position 0, never wrap.
 
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -199,13 +199,17 @@ pub(crate) struct KvShape {
     pub(crate) batch: usize,
     /// Keep every position in windowed layers too.
     pub(crate) full_history: bool,
+    /// Most rows that are written beyond the text: those of a draft.
+    pub(crate) draft: usize,
 }
 
 impl KvShape {
     fn slots(&self, c: &Config, layer: usize) -> usize {
         let all = self.context.next_multiple_of(TILE);
         match c.window(layer) {
-            Some(window) if !self.full_history => (window + self.batch).next_multiple_of(TILE).min(all),
+            Some(window) if !self.full_history => {
+                (window + self.batch + self.draft).next_multiple_of(TILE).min(all)
+            }
             _ => all,
         }
     }

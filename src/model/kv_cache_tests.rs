@@ -16,7 +16,7 @@ fn config() -> Config {
 }
 
 fn shape(ty: KvType, context: usize, batch: usize) -> KvShape {
-    KvShape { ty, context, batch, full_history: false }
+    KvShape { ty, context, batch, full_history: false, draft: 0 }
 }
 
 /// Rings of 64 rows.

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 pub use config::{Arch, Config};
 pub use kv_cache::KvType;
 pub use open::{LogLevel, MemoryLock, ModelBuilder, Progress};
-pub(crate) use options::MAX_SNAPSHOTS;
+pub(crate) use options::{MAX_DRAFT, MAX_SNAPSHOTS};
 pub use options::SessionOptions;
 
 use crate::gguf::Gguf;

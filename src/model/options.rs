@@ -26,11 +26,24 @@ pub struct SessionOptions {
     /// Copies of the sliding windows that a [`Conversation`](crate::Conversation) keeps to go back to the start of
     /// its last turns, at most 64. 1 unless asked; 0 for none.
     pub snapshots: usize,
+    /// Most tokens that [`Session::generate`](crate::Session::generate) guesses ahead where the text seems to repeat
+    /// itself, and verifies in one pass, at most 15. The text that comes out is the same, token for token and bit for
+    /// bit; the more it quotes what it has said or was given, the sooner. Each takes a row of logits of memory.
+    /// 0 unless asked.
+    pub draft: usize,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { context: None, batch: 256, kv: None, exact: false, full_history: false, snapshots: 1 }
+        Self {
+            context: None,
+            batch: 256,
+            kv: None,
+            exact: false,
+            full_history: false,
+            snapshots: 1,
+            draft: 0,
+        }
     }
 }
 
@@ -39,6 +52,8 @@ const DEFAULT_CONTEXT: usize = 4096;
 const MAX_BATCH: usize = 4096;
 /// Most snapshots that a conversation may keep.
 pub(crate) const MAX_SNAPSHOTS: usize = 64;
+/// A draft and the token before it are verified together.
+pub(crate) const MAX_DRAFT: usize = MAX_LOGIT_ROWS - 1;
 
 impl SessionOptions {
     /// The layout for a model, or [`Error::InvalidOption`].
@@ -65,6 +80,13 @@ impl SessionOptions {
                 found: self.snapshots.to_string(),
             });
         }
+        if self.draft > MAX_DRAFT {
+            return Err(Error::InvalidOption {
+                option: "draft",
+                expected: format!("0 to {MAX_DRAFT}"),
+                found: self.draft.to_string(),
+            });
+        }
         Ok(KvShape {
             ty: match self.kv {
                 _ if self.exact => KvType::F32,
@@ -75,6 +97,7 @@ impl SessionOptions {
             context,
             batch: self.batch.min(context).max(MAX_LOGIT_ROWS),
             full_history: self.full_history,
+            draft: self.draft,
         })
     }
 }

@@ -7,7 +7,7 @@ use crate::kernels::{Aligned, MAX_STEP_ROWS};
 use crate::ops::activations::Activations;
 use crate::ops::attention::AttentionScratch;
 use crate::ops::linear::LinearScratch;
-use crate::session::Logits;
+use crate::session::LogitRows;
 
 /// One worker's own buffers.
 pub(crate) struct WorkerScratch {
@@ -38,14 +38,20 @@ pub(crate) struct Scratch {
     pub(crate) heads_in: Activations,
     /// Inputs of the down-projection: [batch, ff]
     pub(crate) ff_in: Activations,
-    /// [1, vocab]: those of the last row of a pass that asked for them.
-    pub(crate) logits: Logits,
+    /// [logit_rows, vocab]: those of the last rows of a pass that asked for them.
+    pub(crate) logits: LogitRows,
     pub(crate) workers: Vec<WorkerScratch>,
 }
 
 impl Scratch {
-    /// For batches of at most `batch` tokens and a team of `workers`.
-    pub(crate) fn new(c: &Config, needs: &WeightNeeds, batch: usize, workers: usize) -> Result<Scratch> {
+    /// For batches of at most `batch` tokens, the logits of `logit_rows` of them, and a team of `workers`.
+    pub(crate) fn new(
+        c: &Config,
+        needs: &WeightNeeds,
+        batch: usize,
+        logit_rows: usize,
+        workers: usize,
+    ) -> Result<Scratch> {
         let what = "scratch";
         let heads = c.n_heads * c.head_dim;
         let kv = c.n_kv_heads * c.head_dim;
@@ -61,7 +67,7 @@ impl Scratch {
             model_in: Activations::new(batch, c.d_model, needs.model)?,
             heads_in: Activations::new(batch, heads, needs.heads)?,
             ff_in: Activations::new(batch, c.d_ff, needs.ff)?,
-            logits: Logits::new(c.vocab)?,
+            logits: LogitRows::new(logit_rows * c.vocab)?,
             workers: (0..workers)
                 .map(|_| {
                     Ok(WorkerScratch {
@@ -75,10 +81,16 @@ impl Scratch {
     }
 
     /// Bytes that `new` takes.
-    pub(crate) fn bytes(c: &Config, needs: &WeightNeeds, batch: usize, workers: usize) -> usize {
+    pub(crate) fn bytes(
+        c: &Config,
+        needs: &WeightNeeds,
+        batch: usize,
+        logit_rows: usize,
+        workers: usize,
+    ) -> usize {
         let heads = c.n_heads * c.head_dim;
         let kv = c.n_kv_heads * c.head_dim;
-        let floats = batch * (2 * c.d_model + heads + 2 * kv + 2 * c.head_dim) + c.vocab;
+        let floats = batch * (2 * c.d_model + heads + 2 * kv + 2 * c.head_dim) + logit_rows * c.vocab;
         let worker = LinearScratch::bytes(batch.max(MAX_LOGIT_ROWS), needs.any())
             + AttentionScratch::bytes(c.head_dim)
             + Aligned::<f32>::bytes(c.d_model);

@@ -37,10 +37,10 @@ fn logits(model: &Model, ids: &[u32], batch: usize, arithmetic: Arithmetic) -> V
     let shape = options.shape(&m.config, &m.weights).unwrap();
     let mut cache = KvCache::new(&m.config, &shape).unwrap();
     let needs = m.weights.needs(options.exact);
-    let mut scratch = Scratch::new(&m.config, &needs, shape.batch, m.team.threads()).unwrap();
+    let mut scratch = Scratch::new(&m.config, &needs, shape.batch, 1, m.team.threads()).unwrap();
     let mut all = Vec::new();
     for (i, tokens) in ids.chunks(batch).enumerate() {
-        let pass = Pass { tokens, start: i * batch, arithmetic, logits: true };
+        let pass = Pass { tokens, start: i * batch, arithmetic, logits: 1 };
         m.forward(&pass, &mut cache, &mut scratch, None).unwrap();
         let last = scratch.logits.to_vec();
         if tokens.len() == 1 {
@@ -130,10 +130,10 @@ fn a_cancelled_pass_says_so() {
         SessionOptions { context: Some(128), ..Default::default() }.shape(&m.config, &m.weights).unwrap();
     let mut cache = KvCache::new(&m.config, &shape).unwrap();
     let mut scratch =
-        Scratch::new(&m.config, &m.weights.needs(false), shape.batch, m.team.threads()).unwrap();
+        Scratch::new(&m.config, &m.weights.needs(false), shape.batch, 1, m.team.threads()).unwrap();
     let token = CancelToken::new();
     token.cancel();
-    let pass = Pass { tokens: &[2], start: 0, arithmetic: Arithmetic::Prefill, logits: true };
+    let pass = Pass { tokens: &[2], start: 0, arithmetic: Arithmetic::Prefill, logits: 1 };
     let e = m.forward(&pass, &mut cache, &mut scratch, Some(&token));
     assert!(matches!(e, Err(Error::Cancelled)));
 }

@@ -176,7 +176,7 @@ impl<R: Read> Source<'_, R> {
             None => self.skip((h.snapshot_bytes + h.transcript_bytes) as usize)?,
         }
         self.check_sum("checksum")?;
-        session.has_logits = h.logits != 0;
+        session.logits_row = (h.logits != 0).then_some(0);
         session.rng = Rng(h.rng);
         Ok(session)
     }

@@ -1,8 +1,10 @@
 //! `carat bench`: tokens a second, and how far that is from what the machine can do.
 
 mod cancel;
+mod lookup;
 mod work;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use carat::{CancelToken, Limits, Model, Session};
@@ -35,6 +37,12 @@ pub struct Args {
     /// prompt, generating, scoring, saving. Each is cancelled as often as --repeat says
     #[arg(long)]
     cancel: bool,
+    /// Measure guessing ahead instead: the pairs of prompt and answer of a JSON file, with and without
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "generate"])]
+    lookup: Option<PathBuf>,
+    /// With --lookup, guess up to this many tokens ahead, at most 15
+    #[arg(long, value_name = "N", default_value_t = 15, requires = "lookup")]
+    draft: usize,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -62,6 +70,9 @@ pub fn run(args: &Args) -> Result {
     }
     let cancel = interrupt::token();
     let model = args.model.open(&cancel)?;
+    if let Some(file) = &args.lookup {
+        return lookup::run(args, file, &model, &cancel);
+    }
     let mut options = args.session.options();
     if args.cancel {
         return cancel::run(args, &model, options);

@@ -5,7 +5,7 @@ mod lines;
 use carat::chat::Role;
 use carat::{ContextPolicy, Conversation, ErrorKind, FinishReason, Model, Reply, Session, SessionOptions};
 
-use crate::args::{ModelArgs, SamplingArgs, SessionArgs};
+use crate::args::{DraftArgs, ModelArgs, SamplingArgs, SessionArgs};
 use crate::failure::{Failure, Result};
 use crate::interrupt;
 use crate::output::Stream;
@@ -26,6 +26,8 @@ pub struct Args {
     #[command(flatten)]
     session: SessionArgs,
     #[command(flatten)]
+    draft: DraftArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
 }
 
@@ -41,7 +43,8 @@ Ctrl-C            stop an answer";
 /// Asks and answers until there is no more input.
 pub fn run(args: &Args) -> Result {
     let model = args.model.open(&interrupt::token())?;
-    let options = args.session.options();
+    let mut options = args.session.options();
+    options.draft = args.draft.draft;
     let conversation = Conversation::new(Session::new(&model, options.clone())?, args.system.as_deref())?;
     let mut chat = Chat { args, model: &model, options, conversation };
     chat.conversation.set_context_policy(chat.policy());
