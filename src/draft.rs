@@ -24,6 +24,8 @@ const FADE: f32 = 0.95;
 const WORTH: f32 = 1.05;
 /// [`Cost::further`] before passes of more than one token were timed.
 const USUAL_FURTHER: f32 = 0.25;
+/// Most tokens of a draft until then.
+const FIRST: usize = 3;
 /// Of every pass's time, what is left of it when the next comes.
 const COST_FADE: f32 = 0.97;
 
@@ -136,6 +138,8 @@ impl Drafts {
 
     /// The length of the draft that is expected to give the most tokens in a time.
     fn worth(&self, matched: usize, most: usize) -> usize {
+        // The first draft is a short one, as its cost is not known.
+        let most = if self.cost.measured { most } else { most.min(FIRST) };
         let (mut best, mut best_rate) = (0, WORTH);
         let (mut reaches, mut tokens) = (1.0, 1.0);
         for draft in 1..=most {
@@ -161,11 +165,13 @@ struct Cost {
     nt: f32,
     /// What each further token adds, as the step of one token takes 1.
     further: f32,
+    /// Whether that was measured.
+    measured: bool,
 }
 
 impl Cost {
     fn new() -> Cost {
-        Cost { count: 0.0, n: 0.0, t: 0.0, nn: 0.0, nt: 0.0, further: USUAL_FURTHER }
+        Cost { count: 0.0, n: 0.0, t: 0.0, nn: 0.0, nt: 0.0, further: USUAL_FURTHER, measured: false }
     }
 
     /// The cost of a pass of `n` tokens.
@@ -191,7 +197,8 @@ impl Cost {
         let (n, t) = (self.n / self.count, self.t / self.count);
         let spread = self.nn / self.count - n * n;
         // Passes that were all as long say nothing of others.
-        if self.count > 2.0 && spread > 0.2 {
+        if self.count > 2.0 && spread > 0.1 {
+            self.measured = true;
             let slope = (self.nt / self.count - n * t) / spread;
             let one = (t - slope * (n - 1.0)).max(0.1 * t);
             self.further = (slope / one).clamp(0.01, 1.0);

@@ -131,6 +131,9 @@ fn run_prints_the_text_and_nothing_else() {
         let output = with_input(run().args(["--temp", "0"]).args(args), b"Once");
         assert_eq!(String::from_utf8(output.stdout).unwrap(), greedy, "{args:?}");
     }
+    // Guessing ahead changes nothing that is said.
+    assert_eq!(stdout(run().args(["--temp", "0", "--draft", "15", "Once"])), greedy);
+    assert_fails(&run().args(["--draft", "16", "Once"]).output().unwrap(), 2, "draft");
     let seeded = |seed: &str| stdout(run().args(["--seed", seed, "Once"]));
     assert_eq!(seeded("7"), seeded("7"));
     assert_ne!(seeded("7"), seeded("8"));
@@ -245,6 +248,47 @@ fn a_locked_model_says_so_and_one_that_was_refused_why() {
     );
     let text = stdout(carat().args(["info", "-m"]).arg(data("tiny-gemma3.gguf")));
     assert!(!text.contains("locked"), "{text}");
+}
+
+#[test]
+fn bench_compares_guessing_ahead_on_pairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pairs.json");
+    let bench = |pairs: &str| {
+        fs::write(&file, pairs).unwrap();
+        let mut c = carat();
+        c.args(["bench", "-r", "1", "-t", "1", "--lookup"])
+            .arg(&file)
+            .arg("-m")
+            .arg(data("tiny-gemma3.gguf"));
+        c
+    };
+    let pairs = r#"{"pairs": [
+        {"name": "echo", "quotes": true, "prompt": "say: one two three", "answer": "one two three"},
+        {"name": "other", "quotes": false, "prompt": "say nothing", "answer": "12345"}]}"#;
+    let json: serde_json::Value = serde_json::from_str(&stdout(bench(pairs).arg("--json"))).unwrap();
+    let rows = json["pairs"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|r| r["name"].as_str().unwrap()).collect::<Vec<_>>(), ["echo", "other"]);
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("accepted_tokens") <= number("drafted_tokens"));
+        let times = number("drafted_tokens_per_s") / number("plain_tokens_per_s");
+        assert!(times > 0.0 && (times - number("times")).abs() < 1e-9, "{row}");
+    }
+    assert_eq!(json["times_that_quote"]["median"], rows[0]["times"]);
+    let table = stdout(&mut bench(pairs));
+    assert!(table.contains("| echo ") && table.contains("pairs that do not quote"), "{table}");
+
+    for (wrong, says) in [
+        ("{", "not JSON"),
+        ("{}", "pairs"),
+        (r#"{"pairs": []}"#, "at least one"),
+        (r#"{"pairs": [{"name": "a", "quotes": 1, "prompt": "b", "answer": "c"}]}"#, "quotes"),
+        (r#"{"pairs": [{"name": "a", "quotes": true, "prompt": "b", "answer": ""}]}"#, "empty"),
+        (r#"{"pairs": [{"name": "a", "quotes": true, "answer": "c"}]}"#, "prompt"),
+    ] {
+        assert_fails(&bench(wrong).output().unwrap(), 3, says);
+    }
 }
 
 #[test]
