@@ -208,6 +208,11 @@ typedef struct carat_session_options {
     int32_t exact;
     // 1: keep every position in the windowed layers too, so that a text can be cut anywhere.
     int32_t full_history;
+    // Most tokens that generating guesses ahead where the text repeats itself, 0 to 15, and verifies in one pass: the
+    // same text bit for bit, sooner where it quotes. Each takes a row of logits of memory.
+    uint32_t draft;
+    // Zero.
+    uint32_t reserved;
 } carat_session_options;
 
 // A number added to the logit of a token.
@@ -331,6 +336,10 @@ typedef struct carat_summary {
     uint64_t prompt_ns;
     // From there to the end, in nanoseconds.
     uint64_t generate_ns;
+    // Tokens that were guessed and verified ahead: see carat_session_options.
+    uint64_t drafted_tokens;
+    // Those of them that came true: so many passes were saved.
+    uint64_t accepted_tokens;
 } carat_summary;
 
 // What one of the speakers says.

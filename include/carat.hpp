@@ -180,6 +180,7 @@ struct session_options {
     std::uint32_t snapshots = 1;
     bool exact = false;
     bool full_history = false;
+    std::uint32_t draft = 0;         ///< tokens to guess ahead at most, up to 15
 };
 
 struct tokenize_options {
@@ -304,6 +305,7 @@ inline carat_session_options c_options(const session_options &o) {
     c.snapshots = o.snapshots;
     c.exact = o.exact;
     c.full_history = o.full_history;
+    c.draft = o.draft;
     return c;
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Characters of the shortest run that counts as quoted; ideographs say more.
 fn shortest(language: &str) -> usize {
@@ -11,10 +11,11 @@ fn shortest(language: &str) -> usize {
 
 /// The part of the answer's characters that lie in runs, at least so long, that the prompt has too.
 fn quoted(prompt: &str, answer: &str, shortest: usize) -> f64 {
-    let answer: Vec<char> = answer.chars().collect();
+    let (prompt, answer): (Vec<char>, Vec<char>) = (prompt.chars().collect(), answer.chars().collect());
+    let said: HashSet<&[char]> = prompt.windows(shortest).collect();
     let mut is_quoted = vec![false; answer.len()];
     for (at, run) in answer.windows(shortest).enumerate() {
-        if prompt.contains(&run.iter().collect::<String>()) {
+        if said.contains(run) {
             is_quoted[at..at + shortest].fill(true);
         }
     }

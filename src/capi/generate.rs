@@ -186,6 +186,10 @@ pub struct carat_summary {
     pub prompt_ns: u64,
     /// From there to the end, in nanoseconds.
     pub generate_ns: u64,
+    /// Tokens that were guessed and verified ahead: see carat_session_options.
+    pub drafted_tokens: u64,
+    /// Those of them that came true: so many passes were saved.
+    pub accepted_tokens: u64,
 }
 
 // SAFETY: repr(C), its size first, of integers.
@@ -200,6 +204,8 @@ unsafe impl sized::Grows for carat_summary {
             generated_tokens: 0,
             prompt_ns: 0,
             generate_ns: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
         }
     }
 }
@@ -224,6 +230,8 @@ impl From<Summary> for carat_summary {
             generated_tokens: s.generated_tokens as u64,
             prompt_ns: ns(s.prompt_time),
             generate_ns: ns(s.generate_time),
+            drafted_tokens: s.drafted_tokens as u64,
+            accepted_tokens: s.accepted_tokens as u64,
         }
     }
 }

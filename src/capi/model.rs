@@ -122,6 +122,11 @@ pub struct carat_session_options {
     pub exact: i32,
     /// 1: keep every position in the windowed layers too, so that a text can be cut anywhere.
     pub full_history: i32,
+    /// Most tokens that generating guesses ahead where the text repeats itself, 0 to 15, and verifies in one pass: the
+    /// same text bit for bit, sooner where it quotes. Each takes a row of logits of memory.
+    pub draft: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: as above, of integers.
@@ -136,6 +141,8 @@ unsafe impl sized::Grows for carat_session_options {
             snapshots: rust.snapshots as u32,
             exact: 0,
             full_history: 0,
+            draft: rust.draft as u32,
+            reserved: 0,
         }
     }
 }
@@ -243,6 +250,7 @@ impl carat_session_options {
             exact: boolean(self.exact, "exact")?,
             full_history: boolean(self.full_history, "full_history")?,
             snapshots: self.snapshots as usize,
+            draft: self.draft as usize,
         })
     }
 }

@@ -21,8 +21,8 @@ use std::sync::{Arc, OnceLock};
 pub use config::{Arch, Config};
 pub use kv_cache::KvType;
 pub use open::{LogLevel, MemoryLock, ModelBuilder, Progress};
-pub(crate) use options::{MAX_DRAFT, MAX_SNAPSHOTS};
 pub use options::SessionOptions;
+pub(crate) use options::{MAX_DRAFT, MAX_SNAPSHOTS};
 
 use crate::gguf::Gguf;
 use crate::kernels::Kernels;

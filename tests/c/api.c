@@ -317,6 +317,47 @@ static void scoring(void) {
     carat_model_free(model);
 }
 
+static void guessing_ahead_changes_nothing(void) {
+    carat_model *model = open_model("tiny-gemma3", 1);
+    uint32_t ids[8];
+    some_ids(ids, 8);
+    carat_generate_options options;
+    carat_generate_options_init(&options, sizeof options);
+    options.temperature = 0;
+    options.max_tokens = 40;
+    options.ignore_end = 1;
+    /* Always the same word: it is guessed. */
+    carat_logit_bias again = {400, 40};
+    options.logit_bias = &again;
+    options.n_logit_bias = 1;
+    carat_session_options with_drafts;
+    carat_session_options_init(&with_drafts, sizeof with_drafts);
+    CHECK(with_drafts.draft == 0);
+    with_drafts.context = 64;
+    with_drafts.draft = 15;
+    carat_session *session = new_session(model, 64, 256), *drafting = NULL;
+    OK(carat_session_new(model, &with_drafts, &drafting, &error));
+
+    static collected first, second;
+    memset(&first, 0, sizeof first);
+    memset(&second, 0, sizeof second);
+    carat_summary summary;
+    carat_summary_init(&summary, sizeof summary);
+    OK(carat_session_generate(session, ids, 8, &options, collect, &first, &summary, &error));
+    CHECK(summary.drafted_tokens == 0 && summary.accepted_tokens == 0);
+    OK(carat_session_generate(drafting, ids, 8, &options, collect, &second, &summary, &error));
+    CHECK(summary.accepted_tokens > 0 && summary.accepted_tokens <= summary.drafted_tokens);
+    CHECK(first.n_tokens == 40 && second.n_tokens == 40);
+    CHECK(memcmp(first.tokens, second.tokens, sizeof first.tokens) == 0);
+
+    carat_session *none = NULL;
+    with_drafts.draft = 16;
+    EXPECT(CARAT_INVALID_OPTION, carat_session_new(model, &with_drafts, &none, &error));
+    carat_session_free(session);
+    carat_session_free(drafting);
+    carat_model_free(model);
+}
+
 static void saving_and_loading(void) {
     carat_model *model = open_model("tiny-gemma3", 1);
     carat_session *session = new_session(model, 64, 16), *loaded = NULL;
@@ -604,6 +645,7 @@ int main(int argc, char **argv) {
         {"text_to_ids_and_back", text_to_ids_and_back},
         {"generating", generating},
         {"scoring", scoring},
+        {"guessing_ahead_changes_nothing", guessing_ahead_changes_nothing},
         {"saving_and_loading", saving_and_loading},
         {"conversing", conversing},
         {"opening", opening},

@@ -11,8 +11,7 @@ use crate::kernels::{Acts, BLOCK, Grouping, Rows};
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 struct Arranged {
-    /// Of each pair. For bytes, `h` and then `l` of its two registers. For 16 bits, the even and then the odd values
-    /// 256 h + l of its first register, then those of its second.
+    /// Of each pair: the even and then the odd values 256 h + l of its first register, then those of its second.
     values: [[[u8; 32]; 4]; 4],
     /// By `lane`, over 256.
     scale: [f32; OCTET],
@@ -25,8 +24,13 @@ struct Arranged {
 const ROOM: usize = 100;
 /// Places of those that the end of a row may take: four blocks, two, and one.
 const ENDS: usize = 3;
-/// Weight rows whose unfinished sums are kept where rows of activations are longer than that.
-const CHUNK: usize = 8;
+/// Places taken at a time for several rows where they are longer: what the first-level cache holds.
+const HALF: usize = 48;
+/// Weight rows whose unfinished sums are kept where rows of activations are longer than that: as many as a worker
+/// claims of such rows, so that activations are arranged once for all of them.
+const CHUNK: usize = 32;
+/// Most activation rows of a tile: their sums stay in registers.
+const MAX_TILE: usize = 4;
 
 /// How far ahead weights are fetched, in blocks: 9 KB of Q4_0. The hardware does not look far enough where long rows of
 /// activations are read beside them. To the second-level cache: the few lines that the first level can wait for at a
@@ -54,25 +58,23 @@ pub(super) unsafe fn gemv(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stri
 /// # Safety
 /// As for [`gemv`].
 unsafe fn tiles<F: Format>(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
-    let octets = acts.k.div_ceil(OCTET * BLOCK) + ENDS;
     let mut room = [const { MaybeUninit::<Arranged>::uninit() }; ROOM];
+    // As few tiles as possible, as equal as possible.
+    let count = acts.rows.div_ceil(MAX_TILE);
     let mut t = 0;
-    while t < acts.rows {
+    for i in 0..count {
+        let end = (i + 1) * acts.rows / count;
         let out = &mut out[t * stride..];
-        let left = acts.rows - t;
-        // SAFETY: the caller's promise, and as many rows of activations are left.
+        // SAFETY: the caller's promise, and rows `t`..`end` of activations exist.
         unsafe {
-            if left >= 4 && 4 * octets <= ROOM {
-                tile::<F, 4>(rows, acts, t, out, stride, &mut room);
-                t += 4;
-            } else if left >= 2 && 2 * octets <= ROOM {
-                tile::<F, 2>(rows, acts, t, out, stride, &mut room);
-                t += 2;
-            } else {
-                tile::<F, 1>(rows, acts, t, out, stride, &mut room);
-                t += 1;
+            match end - t {
+                1 => tile::<F, 1>(rows, acts, t, out, stride, &mut room),
+                2 => tile::<F, 2>(rows, acts, t, out, stride, &mut room),
+                3 => tile::<F, 3>(rows, acts, t, out, stride, &mut room),
+                _ => tile::<F, MAX_TILE>(rows, acts, t, out, stride, &mut room),
             }
         }
+        t = end;
     }
 }
 
@@ -88,10 +90,12 @@ unsafe fn tile<F: Format, const T: usize>(
     room: &mut [MaybeUninit<Arranged>; ROOM],
 ) {
     let blocks = acts.k / BLOCK;
+    let per_block = const { Grouping::of(F::TYPE).per_block() };
     let zero = Sums { dot: [_mm256_setzero_ps(); 2], minus: _mm256_setzero_ps() };
     // All of K at once where there is room, else slabs of whole octets and their sums, for a few rows at a time.
-    let slab = (ROOM / T - ENDS) * OCTET;
-    let one = blocks <= slab;
+    let one = T * (blocks.div_ceil(OCTET) + ENDS) <= ROOM;
+    let places = if T == 1 { ROOM } else { HALF };
+    let slab = if one { blocks } else { (places / T - ENDS) * OCTET };
     let mut kept = [[zero; T]; CHUNK];
     for from in (0..rows.len()).step_by(if one { rows.len() } else { CHUNK }) {
         let end = if one { rows.len() } else { rows.len().min(from + CHUNK) };
@@ -100,9 +104,7 @@ unsafe fn tile<F: Format, const T: usize>(
             if from == 0 || !one {
                 for i in 0..T {
                     // SAFETY: blocks `start`..`start` + `n` of row `t + i` exist, and there is room for them.
-                    unsafe {
-                        arrange(const { Arrangement::of::<F>() }, acts, t + i, start, n, &mut room[i..], T)
-                    };
+                    unsafe { arrange(per_block, acts, t + i, start, n, &mut room[i..], T) };
                 }
             }
             for r in from..end {
@@ -217,40 +219,36 @@ unsafe fn pair<F: Format, const N: usize, const T: usize, const I: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let w = F::pair::<N, I>(w);
-        if F::WIDE {
-            let odd = [_mm256_srai_epi16::<8>(w[0]), _mm256_srai_epi16::<8>(w[1])];
+        // Bytes as words: the even and the odd ones of either register.
+        let [even, odd] = if F::WIDE {
             let up = [_mm256_slli_epi16::<8>(w[0]), _mm256_slli_epi16::<8>(w[1])];
-            let even = [_mm256_srai_epi16::<8>(up[0]), _mm256_srai_epi16::<8>(up[1])];
-            for t in 0..T {
-                let x = &x[t].values[I];
-                let first = _mm256_add_epi32(
-                    _mm256_madd_epi16(even[0], load(&x[0])),
-                    _mm256_madd_epi16(odd[0], load(&x[1])),
-                );
-                let second = _mm256_add_epi32(
-                    _mm256_madd_epi16(even[1], load(&x[2])),
-                    _mm256_madd_epi16(odd[1], load(&x[3])),
-                );
-                let a = _mm256_cvtepi32_ps(_mm256_add_epi32(first, second));
+            [
+                [_mm256_srai_epi16::<8>(up[0]), _mm256_srai_epi16::<8>(up[1])],
+                [_mm256_srai_epi16::<8>(w[0]), _mm256_srai_epi16::<8>(w[1])],
+            ]
+        } else {
+            let low = _mm256_set1_epi16(0xff);
+            [
+                [_mm256_and_si256(w[0], low), _mm256_and_si256(w[1], low)],
+                [_mm256_srli_epi16::<8>(w[0]), _mm256_srli_epi16::<8>(w[1])],
+            ]
+        };
+        for t in 0..T {
+            let x = &x[t].values[I];
+            let half = |g: usize| {
+                _mm256_add_epi32(
+                    _mm256_madd_epi16(even[g], load(&x[2 * g])),
+                    _mm256_madd_epi16(odd[g], load(&x[2 * g + 1])),
+                )
+            };
+            if const { Grouping::of(F::TYPE).per_block() == 1 } {
+                let a = _mm256_cvtepi32_ps(_mm256_add_epi32(half(0), half(1)));
                 let sum = &mut sums[t].dot[I % 2];
                 *sum = _mm256_fmadd_ps(a, spread::<I>(scale[t][0]), *sum);
-            }
-        } else {
-            for t in 0..T {
-                let x = &x[t].values[I];
-                // At most 63 · 128 · 2 = 16128 each: the sum of two still fits for 5 bits.
-                let h = [_mm256_maddubs_epi16(w[0], load(&x[0])), _mm256_maddubs_epi16(w[1], load(&x[1]))];
-                let l = [_mm256_maddubs_epi16(w[0], load(&x[2])), _mm256_maddubs_epi16(w[1], load(&x[3]))];
-                if const { Grouping::of(F::TYPE).per_block() == 1 } {
-                    debug_assert!(Grouping::of(F::TYPE).max <= 31);
-                    let a = join(_mm256_add_epi16(h[0], h[1]), _mm256_add_epi16(l[0], l[1]));
-                    let sum = &mut sums[t].dot[I % 2];
-                    *sum = _mm256_fmadd_ps(a, spread::<I>(scale[t][0]), *sum);
-                } else {
-                    for g in 0..2 {
-                        let sum = &mut sums[t].dot[g];
-                        *sum = _mm256_fmadd_ps(join(h[g], l[g]), spread::<I>(scale[t][g]), *sum);
-                    }
+            } else {
+                for g in 0..2 {
+                    let sum = &mut sums[t].dot[g];
+                    *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(half(g)), spread::<I>(scale[t][g]), *sum);
                 }
             }
         }
@@ -263,20 +261,6 @@ unsafe fn pair<F: Format, const N: usize, const T: usize, const I: usize>(
 unsafe fn load(x: &[u8; 32]) -> __m256i {
     // SAFETY: the caller's promise.
     unsafe { _mm256_load_si256(x.as_ptr().cast()) }
-}
-
-/// 256 h + l, sums of neighbours.
-///
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn join(h: __m256i, l: __m256i) -> __m256 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let h = _mm256_madd_epi16(h, _mm256_set1_epi16(256));
-        let l = _mm256_madd_epi16(l, _mm256_set1_epi16(1));
-        _mm256_cvtepi32_ps(_mm256_add_epi32(h, l))
-    }
 }
 
 /// Place `I` of either half in all places of that half.
@@ -311,22 +295,8 @@ fn total<F: Format>(s: Sums) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
-/// What of a format decides how activations are arranged for it.
-#[derive(Clone, Copy)]
-struct Arrangement {
-    /// [`Format::WIDE`]
-    wide: bool,
-    /// [`Grouping::per_block`]
-    per_block: usize,
-}
-
-impl Arrangement {
-    const fn of<F: Format>() -> Self {
-        Arrangement { wide: F::WIDE, per_block: Grouping::of(F::TYPE).per_block() }
-    }
-}
-
-/// Arranges `n` blocks from `start` of row `t` in every `tile`th place of `room`, in the steps that [`row`] takes.
+/// Arranges `n` blocks from `start` of row `t` in every `tile`th place of `room`, in the steps that [`row`] takes, for a
+/// format of `per_block` groups in a block.
 ///
 /// Not inlined: it would be a good part of the code of each format.
 ///
@@ -335,7 +305,7 @@ impl Arrangement {
 #[inline(never)]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn arrange(
-    format: Arrangement,
+    per_block: usize,
     acts: &Acts<'_>,
     t: usize,
     start: usize,
@@ -373,17 +343,13 @@ unsafe fn arrange(
             to.write(Arranged { values: [[[0; 32]; 4]; 4], scale: [0.0; OCTET], sum: [[0.0; OCTET]; 2] });
         for p in 0..places / 2 {
             let (h, l) = (pair(acts.h, p), pair(acts.l, p));
-            let values = if format.wide {
-                let low = |v: __m256i| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(v));
-                let even = |i: usize| _mm256_add_epi16(_mm256_slli_epi16::<8>(h[i]), low(l[i]));
-                let odd = |i: usize| {
-                    let h = _mm256_andnot_si256(_mm256_set1_epi16(0xff), h[i]);
-                    _mm256_add_epi16(h, _mm256_srai_epi16::<8>(l[i]))
-                };
-                [even(0), odd(0), even(1), odd(1)]
-            } else {
-                [h[0], h[1], l[0], l[1]]
+            let low = |v: __m256i| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(v));
+            let even = |i: usize| _mm256_add_epi16(_mm256_slli_epi16::<8>(h[i]), low(l[i]));
+            let odd = |i: usize| {
+                let h = _mm256_andnot_si256(_mm256_set1_epi16(0xff), h[i]);
+                _mm256_add_epi16(h, _mm256_srai_epi16::<8>(l[i]))
             };
+            let values = [even(0), odd(0), even(1), odd(1)];
             for (to, v) in to.values[p].iter_mut().zip(values) {
                 // SAFETY: 32 bytes, aligned as the whole is.
                 unsafe { _mm256_store_si256(to.as_mut_ptr().cast(), v) };
@@ -392,7 +358,7 @@ unsafe fn arrange(
         for j in 0..step {
             let to_lane = lane(j, places);
             to.scale[to_lane] = acts.scale[at + b + j] / 256.0;
-            if format.per_block == 1 {
+            if per_block == 1 {
                 to.sum[0][to_lane] = acts.sum32[at + b + j];
             } else {
                 to.sum[0][to_lane] = acts.sum16[2 * (at + b + j)];

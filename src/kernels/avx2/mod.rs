@@ -17,8 +17,11 @@
 //! # Bytes times bytes
 //!
 //! AVX2 multiplies unsigned bytes with signed ones and adds neighbours to 16 bits, saturated (`vpmaddubsw`). With
-//! weights of up to 6 bits nothing saturates, even at −128. Weights of 8 bits ([`Format::WIDE`]) would: they and the
-//! activations are widened to 16 bits and multiplied by `vpmaddwd`.
+//! weights of up to 6 bits nothing saturates, even at −128. Weights of 8 bits ([`Format::WIDE`]) would.
+//!
+//! Stepping multiplies with 16-bit activations, as two planes of bytes or as words by `vpmaddwd`. Words take as many
+//! multiplications, and none to join the planes afterwards: all weights are widened to 16 bits, once for all rows of
+//! activations.
 
 mod formats;
 mod gemm;
