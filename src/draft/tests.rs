@@ -1,10 +1,8 @@
 use super::*;
 use crate::chat::{self, Role, Turn};
+use crate::model::tests::real_model;
 use crate::sampler::Rng;
 use crate::{Model, Tokenizer};
-
-#[path = "../../tests/common/real_model.rs"]
-mod real_model;
 
 /// What `find` is to find, the slow way.
 fn slow(text: &[u32], last: u32) -> Option<Guess> {
@@ -155,8 +153,7 @@ fn rows() {
     let Some(path) = real_model::real_model() else { return };
     for threads in [1, 2] {
         let model = Model::builder().threads(threads).open(&path).unwrap();
-        let mut options = crate::SessionOptions::default();
-        options.draft = MAX_DRAFT;
+        let options = crate::SessionOptions { draft: MAX_DRAFT, ..Default::default() };
         let mut session = crate::Session::new(&model, options).unwrap();
         session.draft_eagerly();
         // Whatever comes next came before.

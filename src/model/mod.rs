@@ -13,7 +13,7 @@ pub(crate) mod scratch;
 pub(crate) mod weights;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

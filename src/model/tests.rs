@@ -1,7 +1,7 @@
 //! The forward pass against golden logits, on every instruction set of this machine.
 
 #[path = "../../tests/common/real_model.rs"]
-mod real_model;
+pub(crate) mod real_model;
 
 use std::path::PathBuf;
 

@@ -235,24 +235,29 @@ unsafe fn pair<F: Format, const N: usize, const T: usize, const I: usize>(
         };
         for t in 0..T {
             let x = &x[t].values[I];
-            let half = |g: usize| {
-                _mm256_add_epi32(
-                    _mm256_madd_epi16(even[g], load(&x[2 * g])),
-                    _mm256_madd_epi16(odd[g], load(&x[2 * g + 1])),
-                )
-            };
+            let first = products(even[0], odd[0], &x[0], &x[1]);
+            let second = products(even[1], odd[1], &x[2], &x[3]);
             if const { Grouping::of(F::TYPE).per_block() == 1 } {
-                let a = _mm256_cvtepi32_ps(_mm256_add_epi32(half(0), half(1)));
+                let a = _mm256_cvtepi32_ps(_mm256_add_epi32(first, second));
                 let sum = &mut sums[t].dot[I % 2];
                 *sum = _mm256_fmadd_ps(a, spread::<I>(scale[t][0]), *sum);
             } else {
-                for g in 0..2 {
-                    let sum = &mut sums[t].dot[g];
-                    *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(half(g)), spread::<I>(scale[t][g]), *sum);
+                for ((a, scale), sum) in [first, second].into_iter().zip(scale[t]).zip(&mut sums[t].dot) {
+                    *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(a), spread::<I>(scale), *sum);
                 }
             }
         }
     }
+}
+
+/// Products of even and of odd words, sums of four neighbours of the bytes that they were.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn products(even: __m256i, odd: __m256i, by_even: &[u8; 32], by_odd: &[u8; 32]) -> __m256i {
+    // SAFETY: the caller's promise; places of activations are aligned.
+    unsafe { _mm256_add_epi32(_mm256_madd_epi16(even, load(by_even)), _mm256_madd_epi16(odd, load(by_odd))) }
 }
 
 /// # Safety
