@@ -20,11 +20,13 @@ fn drafting(model: &Model, o: &SessionOptions, draft: usize) -> Session {
     s
 }
 
+/// Text, token, bits of the log-probability, and of those of the likeliest.
+type SeenPiece = (String, Option<u32>, Option<u32>, Vec<(u32, u32)>);
+
 /// All that a caller can tell of a generation.
 #[derive(PartialEq, Debug)]
 struct Seen {
-    /// Text, token, bits of the log-probability, and of those of the likeliest.
-    pieces: Vec<(String, Option<u32>, Option<u32>, Vec<(u32, u32)>)>,
+    pieces: Vec<SeenPiece>,
     /// A hash of the logits that the hook was given for each token, and how many tokens there were.
     hooked: Vec<(usize, u64)>,
     reason: Result<FinishReason, String>,
