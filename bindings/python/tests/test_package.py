@@ -82,4 +82,8 @@ def test_the_readme_s_example_runs(real):
     assert len(example.strip().splitlines()) <= 10
     code = example.replace("gemma.gguf", real)
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "Paris" in out.stdout
+    with carat.Model(real) as model, carat.Session(model) as session:
+        prompt = model.tokenize("The capital of France is", bos=True)
+        text = session.generate(prompt, max_tokens=20, temperature=0).read()
+    assert out.stdout.startswith(text)
+    assert len(out.stdout.strip()) > len(text) > 20
