@@ -57,6 +57,17 @@ for name in "${@:-address}"; do
             run address "$source" "$data"
         done
         ;;
+    thread)
+        runtime=$(runtime_of tsan)
+        # The compiler whose standard library comes as source.
+        toolchain=$(scripts/cross-toolchain.sh)
+        (eval "$toolchain"; library thread -Zbuild-std=std,panic_unwind)
+        run thread tests/c/misuse.c "$data"
+        ;;
+    *)
+        echo "usage: scripts/test-sanitizers.sh [address] [thread]" >&2
+        exit 2
+        ;;
     esac
 done
 echo "$passed passed, $failed failed"

@@ -9,7 +9,7 @@ use carat::{
     CancelToken, ContextPolicy, Conversation, Error, FinishReason, GenerateOptions, Model, Piece, Reply,
     SamplingOptions, Session, SessionOptions,
 };
-use common::{bits, now, options, real_model, session, tiny};
+use common::{bits, now, options, real_model_at_length, session, tiny};
 
 /// Greedy, `n` tokens whatever they are.
 fn exactly(n: usize) -> GenerateOptions {
@@ -314,7 +314,7 @@ fn turns_out_of_order_are_an_error() {
 
 #[test]
 fn regenerating_600_tokens_of_the_real_model_processes_the_last_question_only() {
-    let Some(path) = real_model() else { return };
+    let Some(path) = real_model_at_length() else { return };
     let model = Model::builder().threads(2).open(path).unwrap();
     let mut o = SessionOptions::default();
     o.context = Some(1024);

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use carat::{Error, GenerateOptions, Model, Result, Session};
-use common::{bits, continued, ids, now, options, real_model, session, tiny};
+use common::{bits, continued, ids, now, options, real_model_at_length, session, tiny};
 use failing_alloc::fail_each;
 
 fn few_tokens() -> GenerateOptions {
@@ -44,7 +44,7 @@ fn each_large_allocation_that_fails_is_an_error() {
         let n = fail_each(|| all(&path, draft));
         assert!(n > 10, "{n}");
     }
-    if let Some(path) = real_model() {
+    if let Some(path) = real_model_at_length() {
         // Here the tokenizer and the sampler have large ones too.
         for draft in [0, 15] {
             let n = fail_each(|| all(&path, draft));

@@ -53,7 +53,7 @@ fn divergence(exact: &[f32], other: &[f32]) -> f64 {
 
 #[test]
 fn the_fast_arithmetics_stay_close_to_the_exact_one() {
-    let Some(path) = common::real_model() else { return };
+    let Some(path) = common::real_model_at_length() else { return };
     let model = Model::open(path).unwrap();
     let session = |exact: bool| {
         let mut options = SessionOptions::default();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use carat::{CancelToken, Error, GenerateOptions, KvType, Model, Session, SessionOptions};
-use common::{TINY, continued, ids, now, options, real_model, session, tiny};
+use common::{TINY, continued, ids, now, options, real_model_at_length, session, tiny};
 
 fn load(model: &Model, options: SessionOptions, path: &Path) -> Result<Session, Error> {
     Session::load(model, options, path, None)
@@ -79,7 +79,7 @@ fn the_next_64_logits_have_the_same_bits_in_a_new_process() {
     for kv in [KvType::F16, KvType::Q8_0] {
         continues_in_a_new_process(&model, Some(kv), &ids(150), 16);
     }
-    if let Some(path) = real_model() {
+    if let Some(path) = real_model_at_length() {
         // Longer than the rings: 512 positions and a batch.
         continues_in_a_new_process(&path, None, &ids(640), 64);
     }

@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use carat::{KvType, Model, Session, SessionOptions};
-use common::{TINY, continued, ids, now, options, real_model, tiny};
+use common::{TINY, continued, ids, now, options, real_model_at_length, tiny};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -118,7 +118,7 @@ fn memory_comes_back_and_nothing_else_changes() {
     assert_eq!(LIVE.load(SeqCst) - before, full, "a longer one does");
 
     if cfg!(target_os = "linux")
-        && let Some(path) = real_model()
+        && let Some(path) = real_model_at_length()
     {
         let model = Model::builder().threads(2).open(path).unwrap();
         let mut session = Session::new(&model, options(2048, 256)).unwrap();

@@ -161,11 +161,13 @@ fn the_real_model_gives_the_golden_winners_and_in_the_exact_mode_their_values() 
     let numbers = |v: &serde_json::Value| -> Vec<u32> {
         v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect()
     };
+    // One is an hour's work for an emulated processor.
+    let (texts, enough) = if real_model::emulated() { (1, 15) } else { (usize::MAX, 100) };
     for isa in isas() {
         let model = Model::builder().isa(isa).threads(2).open(&path).unwrap();
         let vocab = model.config().vocab;
         let mut checked = 0;
-        for text in golden.as_array().unwrap() {
+        for text in golden.as_array().unwrap().iter().take(texts) {
             let (prompt, greedy) = (numbers(&text["ids"]), numbers(&text["greedy"]));
             let all = [&prompt[..], &greedy[..greedy.len() - 1]].concat();
             let exact = logits(&model, &all, 256, Arithmetic::Exact);
@@ -205,6 +207,6 @@ fn the_real_model_gives_the_golden_winners_and_in_the_exact_mode_their_values() 
             }
         }
         println!("{isa}: {checked} positions");
-        assert!(checked > 100);
+        assert!(checked > enough);
     }
 }

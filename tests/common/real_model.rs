@@ -1,4 +1,6 @@
 //! Where the real model is; the library's own tests take this file too.
+// Each user takes a part of it.
+#![allow(dead_code)]
 
 use std::path::PathBuf;
 
@@ -15,4 +17,19 @@ pub fn real_model() -> Option<PathBuf> {
         eprintln!("SKIPPED: the real model is not here: run `make test`, or set CARAT_TEST_MODEL");
     }
     found
+}
+
+/// Whether the tests run on an emulated processor, some hundred times slower than a real one. Their script says so.
+pub fn emulated() -> bool {
+    std::env::var_os("CARAT_EMULATED").is_some()
+}
+
+/// The real model, for a test that computes hundreds of tokens with it: not on an emulated processor, where it would take
+/// hours. Kernels have the same bits there as on a real one that is told to use them, which other runs do.
+pub fn real_model_at_length() -> Option<PathBuf> {
+    if emulated() {
+        eprintln!("SKIPPED: too long for an emulated processor");
+        return None;
+    }
+    real_model()
 }
