@@ -237,8 +237,11 @@ impl From<Summary> for carat_summary {
 }
 
 impl carat_generate_options {
+    /// Not inlined: half a dozen entry points call it.
+    ///
     /// # Safety
     /// Its pointers are as the header's contract says.
+    #[inline(never)]
     pub(super) unsafe fn to_rust(self) -> Outcome<GenerateOptions> {
         // SAFETY: the caller's promise, here and below.
         let biases = unsafe { slice(self.logit_bias, self.n_logit_bias, "logit_bias") }?;

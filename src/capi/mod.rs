@@ -66,11 +66,20 @@ impl Failure {
 
 /// Runs the body of an entry point. What it returns becomes a status, and an error object where one is asked for.
 fn guard(error: *mut *mut carat_error, body: impl FnOnce() -> Outcome) -> carat_status {
-    let failure = match catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(test)]
-        tests::panic_if_asked();
-        body()
-    })) {
+    status(
+        error,
+        catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(test)]
+            tests::panic_if_asked();
+            body()
+        })),
+    )
+}
+
+/// What has become of a body, as [`guard`] returns it. Apart, so that it is not there once for each entry point.
+#[inline(never)]
+fn status(error: *mut *mut carat_error, result: std::thread::Result<Outcome>) -> carat_status {
+    let failure = match result {
         Ok(Ok(())) => return CARAT_OK,
         Ok(Err(failure)) => failure,
         Err(panic) => {

@@ -281,17 +281,17 @@ unsafe fn open_with(
     open: impl FnOnce(ModelBuilder<'_>, bool, &CancelToken) -> crate::Result<Model>,
 ) -> Outcome {
     // SAFETY: the caller's promise.
-    unsafe { hand_out(out, || opened(options, open).map(carat_model)) }
+    unsafe { hand_out(out, || opened(options, Box::new(open)).map(carat_model)) }
 }
 
-/// [`open_with`] without the place for the result.
+/// What [`opened`] calls.
+type Open<'a> = Box<dyn FnOnce(ModelBuilder<'_>, bool, &CancelToken) -> crate::Result<Model> + 'a>;
+
+/// [`open_with`] without the place for the result. One function for all ways to open: most of each would be the same.
 ///
 /// # Safety
 /// As that.
-unsafe fn opened(
-    options: *const carat_model_options,
-    open: impl FnOnce(ModelBuilder<'_>, bool, &CancelToken) -> crate::Result<Model>,
-) -> Outcome<Model> {
+unsafe fn opened(options: *const carat_model_options, open: Open<'_>) -> Outcome<Model> {
     // SAFETY: the caller's promise.
     let o = unsafe { sized::read(options, "options") }?;
     // SAFETY: as above.
