@@ -68,6 +68,6 @@ licences: ## Licences of all dependencies against deny.toml; advisories where ca
 notices: ## Write THIRD-PARTY-NOTICES.txt: whose code the library contains
 	@scripts/notices.py
 
-test-sanitizers: ## The C and C++ tests under AddressSanitizer with LeakSanitizer
+test-sanitizers: ## The C and C++ tests under AddressSanitizer and LeakSanitizer, those with threads under ThreadSanitizer
 	@scripts/setup.sh test
-	@scripts/test-sanitizers.sh address
+	@scripts/test-sanitizers.sh address thread
