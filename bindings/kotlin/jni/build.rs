@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 fn main() {
-    let abi = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../include/carat.abi");
+    // Of this run, not of the build of this program: a copy of the sources may share a target folder.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let abi = Path::new(&here).join("../../../include/carat.abi");
     println!("cargo::rerun-if-changed={}", abi.display());
     let text = std::fs::read_to_string(&abi).expect("include/carat.abi can be read");
     let out = Path::new(&std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("carat.rs");
