@@ -26,8 +26,12 @@ trap 'rm -rf "$work"' EXIT
 printf '{ global: carat_*; local: *; };\n' >"$work/exports"
 functions=$(sed -n 's/^function \(carat_[a-z0-9_]*\):.*/\1/p' include/carat.abi)
 # 16 KB pages: newer Android devices refuse segments aligned for 4 KB.
+# The linker that comes with Rust makes it smaller than the system's, where there is one.
+lld=$(rustc --print sysroot)/lib/rustlib/$(rustc --print host-tuple)/bin/gcc-ld
+linker=()
+[ ! -x "$lld/ld.lld" ] || linker=(-fuse-ld=lld -B "$lld")
 # shellcheck disable=SC2086
-cc -shared -o "$work/libcarat.so" -Wl,-soname,libcarat.so."$abi" -Wl,--version-script="$work/exports" ${functions//carat_/-Wl,-u,carat_} \
+cc -shared "${linker[@]}" -o "$work/libcarat.so" -Wl,-soname,libcarat.so."$abi" -Wl,--version-script="$work/exports" ${functions//carat_/-Wl,-u,carat_} \
     -Wl,--gc-sections -Wl,-z,max-page-size=16384 -Wl,-z,relro,-z,now "$built" $system_libs -lgcc_s -lc
 [ "$profile" = dev ] || strip --strip-unneeded "$work/libcarat.so"
 

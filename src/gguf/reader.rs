@@ -80,8 +80,13 @@ pub(super) fn sorted_index<T>(
     let mut index: Vec<u32> = try_with_capacity(items.len(), what)?;
     // A file with 2^32 names would have been refused: they do not fit into memory.
     index.extend((0..items.len()).map(|i| i as u32));
-    index.sort_unstable_by(|a, b| name(&items[*a as usize]).cmp(name(&items[*b as usize])).then(a.cmp(b)));
+    sort_by_name(&mut index, &|i| name(&items[i as usize]));
     Ok(index)
+}
+
+/// Apart, since sorting is much code, and the same for whatever has names.
+fn sort_by_name<'a>(index: &mut [u32], name: &dyn Fn(u32) -> &'a str) {
+    index.sort_unstable_by(|a, b| name(*a).cmp(name(*b)).then(a.cmp(b)));
 }
 
 /// Two items of the same name, in the order of the file.

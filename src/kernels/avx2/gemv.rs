@@ -22,8 +22,8 @@ struct Arranged {
 /// Octets of activations held at a time, for one row or for each of several: 64 KB on the stack, for rows of 24576
 /// values.
 const ROOM: usize = 100;
-/// Places of those that the end of a row may take: four blocks, two, and one.
-const ENDS: usize = 3;
+/// Places of those that the end of a row may take: four blocks, and those after them.
+const ENDS: usize = 2;
 /// Places taken at a time for several rows where they are longer: what the first-level cache holds.
 const HALF: usize = 48;
 /// Weight rows whose unfinished sums are kept where rows of activations are longer than that: as many as a worker
@@ -151,15 +151,9 @@ unsafe fn row<F: Format, const T: usize>(
                 w = w.add(bytes / 2);
                 x = x.add(1);
             }
-            if n % 4 >= 2 {
-                octet::<F, 2, T>(w, &*x, sums);
-                w = w.add(bytes / 4);
-                x = x.add(1);
-            }
-            if !n.is_multiple_of(2) {
-                // Beside a block of zeros.
-                let w = super::padded::<F>(w);
-                octet::<F, 2, T>(w.as_ptr(), &*x, sums);
+            if !n.is_multiple_of(4) {
+                let w = super::padded::<F>(w, n % 4);
+                octet::<F, 4, T>(w.as_ptr(), &*x, sums);
             }
         }
     }
@@ -323,13 +317,12 @@ unsafe fn arrange(
     for to in room.iter_mut().step_by(tile) {
         let step = match n - b {
             0 => break,
-            1 => 1,
-            2..4 => 2,
+            few @ 1..4 => few,
             4..8 => 4,
             _ => 8,
         };
-        // Of a single block, the one beside it is zeros.
-        let places = step.max(2);
+        // Beside fewer than four blocks are zeros.
+        let places = step.max(4);
         let block = |plane: &[i8], j: usize| -> [__m128i; 2] {
             if j >= step {
                 return [_mm_setzero_si128(); 2];

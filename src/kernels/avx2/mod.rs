@@ -81,16 +81,16 @@ unsafe trait Format {
     unsafe fn pair<const N: usize, const I: usize>(p: *const u8) -> [__m256i; 2];
 }
 
-/// A block of 32 with a block of zeros behind it.
+/// `n` blocks of 32, less than four, with zeros for the others behind them.
 ///
 /// # Safety
-/// The block lies at `p`.
+/// The blocks lie at `p`.
 #[inline(always)]
-unsafe fn padded<F: Format>(p: *const u8) -> [u8; 80] {
+unsafe fn padded<F: Format>(p: *const u8, n: usize) -> [u8; 160] {
     let bytes = F::TYPE.block_bytes();
-    let mut two = [0; 80];
-    assert!(F::TYPE.block_len() == super::BLOCK && 2 * bytes <= two.len());
+    let mut four = [0; 160];
+    assert!(F::TYPE.block_len() == super::BLOCK && n < 4 && 4 * bytes <= four.len());
     // SAFETY: the caller's promise.
-    two[..bytes].copy_from_slice(unsafe { std::slice::from_raw_parts(p, bytes) });
-    two
+    four[..n * bytes].copy_from_slice(unsafe { std::slice::from_raw_parts(p, n * bytes) });
+    four
 }

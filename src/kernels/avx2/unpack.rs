@@ -49,16 +49,12 @@ unsafe fn unpack<F: Format>(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Pa
                     octet::<F, 4>(&at(b), n, panel, b, from, 4);
                     b += 4;
                 }
-                if b + 2 <= len {
-                    octet::<F, 2>(&at(b), n, panel, b, from, 2);
-                    b += 2;
-                }
                 if b < len {
-                    let mut two = [[0; 80]; LANES];
-                    for (two, p) in two.iter_mut().zip(at(b)).take(n) {
-                        *two = padded::<F>(p);
+                    let mut four = [[0; 160]; LANES];
+                    for (four, p) in four.iter_mut().zip(at(b)).take(n) {
+                        *four = padded::<F>(p, len - b);
                     }
-                    octet::<F, 2>(&std::array::from_fn(|r| two[r].as_ptr()), n, panel, b, from, 1);
+                    octet::<F, 4>(&std::array::from_fn(|r| four[r].as_ptr()), n, panel, b, from, len - b);
                 }
             }
         }
