@@ -1,34 +1,37 @@
 import ai.carat.GenerateOptions
 import ai.carat.Model
 import ai.carat.ModelOptions
+import ai.carat.Session
 import ai.carat.SessionOptions
+import java.util.Locale
 import kotlinx.coroutines.flow.collect
 import kotlinx.coroutines.runBlocking
 
-/**
- * Microseconds a token: through a flow, and by the blocking call with a callback. The model's own time is that of the C
- * interface, which bench/stream.c measures in the same way.
- * usage: StreamKt MODEL [TOKENS [ROUNDS]]
- */
+/** As benches/stream.rs, through a callback and through a flow. usage: StreamKt MODEL */
 fun main(args: Array<String>) {
-    val tokens = args.getOrNull(1)?.toLong() ?: 2000
-    val rounds = args.getOrNull(2)?.toInt() ?: 7
-    val prompt = intArrayOf(2, 300, 301, 302)
-    val options = GenerateOptions(maxTokens = tokens, temperature = 0f, ignoreEnd = true)
+    val tokens = 200
+    val rounds = 25
+    val options = GenerateOptions(maxTokens = tokens.toLong(), temperature = 0f, ignoreEnd = true)
+    var seen = 0
+    val ways = mapOf<String, (Session) -> Unit>(
+        "callback" to { session -> session.generateBlocking(IntArray(0), options) { ++seen > 0 } },
+        "flow" to { session -> runBlocking { session.pieces(IntArray(0), options).collect { seen++ } } },
+    )
+    val took = ways.keys.associateWith { mutableListOf<Double>() }
     Model.open(args[0], ModelOptions(threads = 1)).use { model ->
-        model.newSession(SessionOptions(context = tokens + 16)).use { session ->
-            fun best(run: () -> Unit): Double = (1..rounds).minOf {
-                session.truncate(0)
-                val start = System.nanoTime()
-                run()
-                (System.nanoTime() - start) / 1e3 / tokens
+        // In turn, so that all have the same weather. What comes first warms up the virtual machine.
+        for (round in -rounds until rounds) {
+            for ((way, generate) in ways) {
+                model.newSession(SessionOptions(context = 256)).use { session ->
+                    session.prefill(intArrayOf(2, 300, 301))
+                    val began = System.nanoTime()
+                    generate(session)
+                    val each = (System.nanoTime() - began) / 1e3 / tokens
+                    if (round >= 0) took.getValue(way).add(each)
+                }
             }
-            var seen = 0L
-            val blocking = best { session.generateBlocking(prompt, options) { ++seen > 0 } }
-            val flow = best { runBlocking { session.pieces(prompt, options).collect { seen++ } } }
-            check(seen >= 2 * rounds * tokens) { "$seen pieces" }
-            println("kotlin blocking %.2f us a token".format(blocking))
-            println("kotlin flow %.2f us a token".format(flow))
         }
     }
+    check(seen >= 2 * rounds * tokens) { "$seen pieces" }
+    for ((way, all) in took) println("Kotlin: %s: %.2f".format(Locale.ROOT, way, all.sorted()[rounds / 2]))
 }
