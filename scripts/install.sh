@@ -37,8 +37,9 @@ cc -shared "${linker[@]}" -o "$work/libcarat.so" -Wl,-soname,libcarat.so."$abi" 
 
 # The static library as one object in which nothing but carat_* is global: a program that has another Rust library in
 # it, which brings Rust's run-time along as this one does, links this one.
+# No section groups stay in it: of two alike the linker drops one, to whose symbols the other library would refer.
 # shellcheck disable=SC2086
-ld -r --gc-sections ${functions//carat_/-u carat_} "$built" -o "$work/carat.o"
+ld -r --force-group-allocation --gc-sections ${functions//carat_/-u carat_} "$built" -o "$work/carat.o"
 # The bitcode of Rust's standard library goes too: an `ar` with an older LLVM's plugin ends on it.
 objcopy --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd --wildcard --keep-global-symbol='carat_*' \
     "$work/carat.o"

@@ -128,10 +128,13 @@ beside_another_rust_library() {
     local globals
     globals=$(nm -g --defined-only "$prefix/lib/libcarat-prelinked.a" | awk 'NF == 3 && $3 !~ /^carat_/')
     [ -z "$globals" ] || { echo "libcarat-prelinked.a has global $globals"; return 1; }
-    rustc -O --edition=2024 --crate-type staticlib tests/c/other.rs -o "$out/libother.a" &&
-        cc -std=c99 "${flags[@]}" tests/c/two-libraries.c "$prefix/lib/libcarat-prelinked.a" "$out/libother.a" \
-            -lpthread -ldl -lm -lgcc_s -o "$out/two-libraries" &&
-        "$out/two-libraries" "$data/tiny-gemma3.gguf" 2>/dev/null
+    rustc -O --edition=2024 --crate-type staticlib tests/c/other.rs -o "$out/libother.a" || return 1
+    local ours=$prefix/lib/libcarat-prelinked.a other=$out/libother.a libraries
+    for libraries in "$ours $other" "$other $ours"; do
+        # shellcheck disable=SC2086
+        cc -std=c99 "${flags[@]}" tests/c/two-libraries.c $libraries -lpthread -ldl -lm -lgcc_s -o "$out/two-libraries" &&
+            "$out/two-libraries" "$data/tiny-gemma3.gguf" 2>/dev/null || return 1
+    done
 }
 check "the prelinked library links beside another Rust library" beside_another_rust_library
 
