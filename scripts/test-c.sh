@@ -11,7 +11,7 @@ out=$target/c-tests
 prefix=$out/installed
 mkdir -p "$out"
 scripts/install.sh "$prefix"
-passed=0 failed=0
+. scripts/checks.sh
 
 # The suite of all languages has cases of the real model.
 if [ -z "${CARAT_TEST_MODEL:-}" ]; then
@@ -19,33 +19,11 @@ if [ -z "${CARAT_TEST_MODEL:-}" ]; then
     export CARAT_TEST_MODEL
 fi
 
-# Runs a command and counts it as a test of the name given first.
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-        echo "ok     $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-    fi
-}
-
 # Runs a test program in the folder of the tests, and adds up the counts that it prints at its end.
 count() {
     local log=$out/log
     (cd "$out" && "$@") | tee "$log" || true
-    local line
-    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -1 || true)
-    if [ -z "$line" ]; then
-        failed=$((failed + 1))
-        echo "FAILED $1 ended before its end"
-        return
-    fi
-    # shellcheck disable=SC2086
-    set -- $line
-    passed=$((passed + $1)) failed=$((failed + $3))
+    add_counts "$log" "$1"
 }
 
 flags=(-Wall -Wextra -Werror -pedantic -O1 -g -I "$prefix/include" -I tests/c)

@@ -31,18 +31,7 @@ fi
 
 native=$(scripts/jni.sh "$profile")
 binding=bindings/kotlin
-passed=0 failed=0
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-        echo "ok     $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-    fi
-}
+. scripts/checks.sh
 
 library=$out/carat.jar
 up_to_date() { # JAR, what it is made of
@@ -64,15 +53,7 @@ run=(java -Xcheck:jni -Djava.library.path="$native" -cp "$classes")
 log=$out/log
 "${run[@]}" --add-opens java.base/java.io=ALL-UNNAMED ai.carat.tests.CheckKt tests/data tests/conformance 2>&1 |
     tee "$log" || true
-line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -1 || true)
-if [ -n "$line" ]; then
-    # shellcheck disable=SC2086
-    set -- $line
-    passed=$((passed + $1)) failed=$((failed + $3))
-else
-    failed=$((failed + 1))
-    echo "FAILED the tests ended before their end"
-fi
+add_counts "$log" "the program of tests"
 check "the checks of the JVM's own (-Xcheck:jni) had nothing to say" \
     eval "! grep -E '^(WARNING|FATAL ERROR) in native method|^WARNING: JNI' '$log'"
 

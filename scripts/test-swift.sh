@@ -12,7 +12,7 @@ case $target in /*) ;; *) target=$PWD/$target ;; esac
 export CARGO_TARGET_DIR=$target
 out=$target/swift
 mkdir -p "$out"
-passed=0 failed=0
+. scripts/checks.sh
 
 # The static library alone, so that the programs run wherever they are.
 scripts/install.sh "$out/installed"
@@ -30,19 +30,6 @@ in_debian13() {
     scripts/in-debian13.sh "$target/swift-root" ca-certificates,swiftlang,libstdc++-14-dev,libc6-dev "$@"
 }
 options=(--package-path bindings/swift --scratch-path "$out/build" --disable-sandbox)
-
-# Runs a command and counts it as a test of the name given first.
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-        echo "ok     $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-    fi
-}
 
 # (That every function of carat.h is used, scripts/bindings.py looks at.)
 numbers() {
