@@ -103,7 +103,7 @@ pub use tokenizer::{
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::kernels::{ActsMut, Kernels, KvRows, Rows};
+    pub use crate::kernels::{Acts, ActsMut, BLOCK, Kernels, KvRows, PANEL, Panel, Rows, SLAB, probe};
 }
 
 /// Compiles the README's example.

@@ -28,15 +28,13 @@ mod float;
 #[cfg(test)]
 mod float_tests;
 mod matrix;
-pub(crate) mod probe;
+pub mod probe;
 #[cfg(test)]
 mod random;
 mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
-#[cfg(test)]
-mod speed;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -49,13 +47,13 @@ pub use float::KvRows;
 use crate::DType;
 
 /// Values in a block of quantized activations: they share one scale.
-pub(crate) const BLOCK: usize = 32;
+pub const BLOCK: usize = 32;
 /// Weight rows in a panel.
-pub(crate) const PANEL: usize = 32;
+pub const PANEL: usize = 32;
 /// Activation rows that one step may have (one token, or a batch of drafts to verify).
 pub(crate) const MAX_STEP_ROWS: usize = 16;
 /// Most blocks of K that a [`Panel`] holds at a time (a slab): 64 blocks are 2048 values and keep it within L2.
-pub(crate) const SLAB: usize = 64;
+pub const SLAB: usize = 64;
 
 /// An instruction set that kernels are written for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -279,7 +277,7 @@ impl<T: Plain> std::ops::DerefMut for Aligned<T> {
 /// `l` it makes the 16-bit one: `x ≈ d · (h + l / 256)`, `h` in −127..=127 and `l` in −128..=127. Sums are those of
 /// the values represented, in the precision of the planes present.
 #[derive(Clone, Copy)]
-pub(crate) struct Acts<'a> {
+pub struct Acts<'a> {
     /// Rows.
     pub rows: usize,
     /// Values in a row, a multiple of [`BLOCK`].
@@ -326,20 +324,20 @@ pub struct ActsMut<'a> {
 }
 
 /// [`PANEL`] weight rows × up to [`SLAB`] blocks of K, unpacked for the dot instruction. Each worker owns one.
-pub(crate) struct Panel {
+pub struct Panel {
     /// How the values were stored.
-    pub grouping: Grouping,
+    pub(crate) grouping: Grouping,
     /// [block][k / 4: 8][row: 32][k % 4: 4]
-    pub q: Aligned<u8>,
+    pub(crate) q: Aligned<u8>,
     /// [block][group: 1 or 2][row: 32]
-    pub scale: Aligned<f32>,
+    pub(crate) scale: Aligned<f32>,
     /// As `scale`; not used where the type has no mins.
-    pub min: Aligned<f32>,
+    pub(crate) min: Aligned<f32>,
 }
 
 impl Panel {
     /// Room for a full slab of any quantized type, or for none where there are no quantized weights.
-    pub(crate) fn new(quantized: bool) -> crate::Result<Panel> {
+    pub fn new(quantized: bool) -> crate::Result<Panel> {
         let n = quantized as usize;
         Ok(Panel {
             grouping: Grouping::of(DType::Q4_0),
@@ -448,7 +446,7 @@ impl Kernels {
 
     /// Unpacks `blocks` (at most [`SLAB`], of 32 values) of up to [`PANEL`] rows of a quantized type to the start of
     /// `panel`. Rows that are missing from a full panel come out as zeros.
-    pub(crate) fn unpack_panel(&self, rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
+    pub fn unpack_panel(&self, rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {
         rows.check();
         assert!(!rows.ty.is_float() && (1..=PANEL).contains(&rows.len()));
         assert!(blocks.len() <= SLAB && blocks.end * BLOCK <= rows.cols);
@@ -463,7 +461,7 @@ impl Kernels {
     ///
     /// For each output, block by block in order of K: `acc += d · Σ scale · (Σ q·h − offset · Σ h)`, and with mins
     /// `acc −= min · sum`, by the same operations wherever slabs begin and end.
-    pub(crate) fn gemm_panel(&self, panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f32]) {
+    pub fn gemm_panel(&self, panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f32]) {
         acts.check();
         panel.check();
         assert!(blocks.len() <= SLAB && blocks.end * BLOCK <= acts.k);
@@ -476,7 +474,7 @@ impl Kernels {
     /// `out[t · stride + r]` is that of weight row `r` with activation row `t`.
     ///
     /// The bits of an output depend on its weight row and its activation row only.
-    pub(crate) fn gemv(&self, rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
+    pub fn gemv(&self, rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize) {
         rows.check();
         acts.check();
         assert!(!rows.ty.is_float() && rows.cols == acts.k && acts.l.len() == acts.h.len());

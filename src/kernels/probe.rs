@@ -6,7 +6,7 @@ use super::Isa;
 const ROUNDS: usize = 4096;
 
 /// Reads all of `bytes`; the result only keeps the reads from being left out.
-pub(crate) fn read(isa: Isa, bytes: &[u8]) -> u64 {
+pub fn read(isa: Isa, bytes: &[u8]) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the instruction set: isa was checked where the probe was set up.
@@ -31,7 +31,7 @@ pub(crate) fn read(isa: Isa, bytes: &[u8]) -> u64 {
 }
 
 /// Multiplies and adds bytes in registers; returns the number of multiply-adds done.
-pub(crate) fn dot(isa: Isa) -> u64 {
+pub fn dot(isa: Isa) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in read().
@@ -54,7 +54,7 @@ pub(crate) fn dot(isa: Isa) -> u64 {
 }
 
 /// Multiplies and adds f32 in registers; returns the number of multiply-adds done.
-pub(crate) fn fma(isa: Isa) -> u64 {
+pub fn fma(isa: Isa) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in read().
