@@ -159,12 +159,6 @@
 // A turn of the model.
 #define CARAT_ROLE_MODEL 2
 
-// The most dimensions a tensor has.
-#define MAX_DIMS 4
-
-// An instruction set that kernels are written for.
-typedef struct Isa Isa;
-
 // A switch that stops the calls it was given to. It is sticky: once set it stays set.
 //
 // It is reference-counted: carat_cancel_clone() gives another handle to the same switch, and calls that were given it
@@ -914,8 +908,12 @@ void carat_generate_options_init(struct carat_generate_options *options, size_t 
 void carat_summary_init(struct carat_summary *summary, size_t struct_size);
 
 // Adds a prompt and generates what follows it. `on_piece` is called for every token, on this thread, before the call
-// returns; it may be NULL. An empty prompt goes on from where the session is. `options` may be NULL for the defaults,
-// `summary` where nobody wants to know.
+// returns; it may be NULL. `options` may be NULL for the defaults, `summary` where nobody wants to know.
+//
+// An empty prompt goes on from where the session is, which needs logits: see carat_session_logits(). After a generation
+// that ended by its limit, a stop string or a callback it goes on behind the last token that was handed out; after an
+// end of turn, which is not part of the session, it chooses in its place again. After CARAT_FINISH_CANCELLED the session
+// may lack the last token that was handed out and have no logits: give that token as the prompt.
 //
 // Cancelling is not an error here: the summary says so. After the first token nothing is allocated.
 //
@@ -1159,7 +1157,8 @@ carat_status carat_session_prefill(struct carat_session *session,
                                    struct carat_error **error);
 
 // As carat_session_prefill(), and hands the logits after each of the tokens to `each`, on this thread. Where that
-// returns 0, the rest of the batch is part of the session and the rest of the tokens is not.
+// returns 0, the rest of the batch is part of the session and the rest of the tokens is not. The session itself has no
+// logits then, whatever `each` returned: carat_session_logits() gets CARAT_NO_LOGITS until a prefill or a step.
 //
 // Ownership: all is borrowed.
 // Threads: any, one call at a time.
@@ -1183,12 +1182,13 @@ carat_status carat_session_step(struct carat_session *session,
                                 const struct carat_cancel *cancel,
                                 struct carat_error **error);
 
-// The logits of the token that comes next, as they are after a prefill or a step, without copying them: a session
+// The logits of the token that comes next, as a prefill, a step or generating left them, without copying: a session
 // that goes on while they are kept computes into other memory.
 //
 // Ownership: `*out` is the caller's, ended by carat_logits_free(), whatever becomes of the session.
 // Threads: any, one call at a time.
-// Errors: CARAT_NO_LOGITS after anything but a prefill or a step; CARAT_BUSY.
+// Errors: CARAT_NO_LOGITS where the last pass left none: in a new session, after carat_session_prefill_each(), a score, a
+// cut, and a pass that was cancelled; CARAT_BUSY.
 carat_status carat_session_logits(const struct carat_session *session,
                                   struct carat_logits **out,
                                   struct carat_error **error);

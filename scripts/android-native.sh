@@ -95,3 +95,4 @@ for abi in "$@"; do
     install -D -m 644 "$so" "$binding/android/src/main/jniLibs/$abi/libcarat_jni.so"
     echo "$abi: $(stat -c %s "$so") bytes, $(wc -w <<<"$functions") functions, pages of 16 KB" >&2
 done
+[ $# -lt 2 ] || scripts/sizes.py --android >&2

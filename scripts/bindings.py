@@ -5,7 +5,8 @@ usage: scripts/bindings.py [--write]
 
 Conformance: the reports that the runners of tests/conformance wrote to conformance/ in the target folder, one a
 language. A case without a line there failed. Parity: each function of include/carat.abi has to be called by each
-binding. Both become tables in docs/bindings.md, which `--write` writes; without it a difference is a failure.
+binding, and each field of its structs used, or there is a reason below. All becomes part of docs/bindings.md, which
+`--write` writes; without it a difference is a failure.
 
 A language that `make test` cannot run (Swift, which needs root) may have no report: its column then stays what it was.
 """
@@ -192,14 +193,35 @@ def conformance(groups):
     return cells, notes
 
 
+# Fields that no binding has a use for, of whatever struct.
+NO_FIELDS_OF_OURS = {"struct_size", "reserved"}
+# Fields that a language does not name, and why: by language, then by struct and field, or by struct alone.
+HANDED_OUT = "is handed out as C has it"
+BY_POSITION = "is made by the order of its fields"
+UNNAMED_FIELDS = {
+    "cpp": {
+        "carat_limits": HANDED_OUT,
+        "carat_logit_bias": "is given as C has it",
+        "carat_model_info": HANDED_OUT,
+        "carat_plan": HANDED_OUT,
+        "carat_special_tokens": HANDED_OUT,
+        "carat_summary": HANDED_OUT,
+        "carat_text": BY_POSITION,
+        "carat_token_score": HANDED_OUT,
+    },
+    "python": {"carat_logit_bias": BY_POSITION, "carat_text": BY_POSITION},
+}
+# What hands out a struct that sources need not name.
+HELD_BY = {"carat_token_log_prob": "carat_piece"}
+
+
 def without_comments(text):
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     return re.sub(r"(//|#(?!\[|include|define)).*", "", text)
 
 
-def calls(place):
-    """The functions of carat.h that the sources of a binding call."""
-    found = set()
+def sources(place):
+    """The texts of a binding's sources, without comments."""
     if "*" in place:
         files = list(ROOT.glob(place))
     elif (ROOT / place).is_file():
@@ -209,16 +231,84 @@ def calls(place):
                                 capture_output=True, check=True)
         files = [ROOT / f for f in listed.stdout.splitlines()]
         files = [f for f in files if f.exists() and not NOT_THE_BINDING & set(f.relative_to(ROOT / place).parts)]
-    for f in files:
-        if f.suffix in SOURCES:
-            text = without_comments(f.read_text(encoding="utf-8"))
-            # In Rust a declaration is no call.
-            found.update(re.findall(r"(?<!fn )\b(carat_\w+)\b", text))
-            # Python makes structs by the name of their type.
-            if 'f"carat_{name}_init"' in text:
-                found.add("carat_{name}_init")
-            found.update(f"quoted {word}" for word in re.findall(r'"([a-z_]+)"', text))
+    return [without_comments(f.read_text(encoding="utf-8")) for f in files if f.suffix in SOURCES]
+
+
+def calls(place):
+    """The functions of carat.h that the sources of a binding call."""
+    found = set()
+    for text in sources(place):
+        # In Rust a declaration is no call.
+        found.update(re.findall(r"(?<!fn )\b(carat_\w+)\b", text))
+        # Python makes structs by the name of their type.
+        if 'f"carat_{name}_init"' in text:
+            found.add("carat_{name}_init")
+        found.update(f"quoted {word}" for word in re.findall(r'"([a-z_]+)"', text))
     return found
+
+
+def uses_field(language, text, struct, field):
+    """Whether a source that is about a struct uses a field of it."""
+    short = struct.removeprefix("carat_")
+    about = f"({struct}|{HELD_BY.get(struct, struct)})"
+    if language == "python":
+        # A class of the same name, whose fields are those of the struct.
+        name = "".join(word.capitalize() for word in short.split("_"))
+        alike = re.search(rf"^class {name}\(.*?(?=^\S|\Z)", text, re.M | re.S)
+        if alike and re.search(rf"^    {field}: ", alike[0], re.M):
+            return True
+        for given in re.findall(rf'\bput\(\s*struct\("{short}"\).*?(?=\n\n|\Z)', text, re.S):
+            if re.search(rf"\b{field}=", given):
+                return True
+    if not re.search(rf'\b{about}(_init|_fn)?\b|"{short}"', text):
+        return False
+    # A member that is read or written, of something that is not the language's own object.
+    ways = [rf"(?<!\bself)(\.|->){field}\b"]
+    if language == "kotlin":
+        # A struct of Rust is made with the names of its fields.
+        ways.append(rf"{struct} \{{[^}}]*\b{field}\b")
+    if language == "swift":
+        ways.append(rf"{struct}\([^)]*\b{field}:")
+    if language == "python":
+        ways.append(rf"\bput\(c, (.*, )?{field}=")
+    return any(re.search(way, text) for way in ways)
+
+
+def fields_of(abi):
+    """The fields of each struct of carat.h."""
+    fields = {}
+    for struct, field in re.findall(r"^field (carat_\w+)\.(\w+):", abi, re.M):
+        if field not in NO_FIELDS_OF_OURS:
+            fields.setdefault(struct, []).append(field)
+    return fields
+
+
+def field_parity(fields):
+    """Checks that each language uses each field; says why where it does not."""
+    notes = []
+    for language, (title, place) in LANGUAGES.items():
+        # C has the structs themselves.
+        if place is None or language == "c" or not exists(language):
+            continue
+        texts, problems = sources(place), []
+        reasons = dict(UNNAMED_FIELDS.get(language, {}))
+        for struct, names in fields.items():
+            unused = [name for name in names if not any(uses_field(language, t, struct, name) for t in texts)]
+            why = reasons.pop(struct, None)
+            if why and not unused:
+                problems.append(f"{struct} is excused, and all of it is used")
+            if why:
+                notes.append(f"{title}, `{struct}`: {why}.")
+                continue
+            for name in unused:
+                why = reasons.pop(f"{struct}.{name}", None)
+                if why:
+                    notes.append(f"{title}, `{struct}.{name}`: {why}.")
+                else:
+                    problems.append(f"{struct}.{name} is not used")
+        problems += [f"{name} is excused, and is used or is no field" for name in reasons]
+        check(f"parity of {title} in fields", problems)
+    return notes
 
 
 def parity(functions):
@@ -280,7 +370,8 @@ def part(page, name, text):
 
 def main():
     groups = suite()
-    functions = re.findall(r"^function (carat_\w+):", (ROOT / "include/carat.abi").read_text(), re.M)
+    abi = (ROOT / "include/carat.abi").read_text(encoding="utf-8")
+    functions = re.findall(r"^function (carat_\w+):", abi, re.M)
     page = PAGE.read_text(encoding="utf-8")
 
     cells, notes = conformance(groups)
@@ -302,6 +393,9 @@ def main():
     called = parity(functions)
     rows = [[f"`{f}`"] + [called[f].get(x, "–") for x in LANGUAGES] for f in functions]
     new = part(new, "parity", table(head, rows))
+    fields = fields_of(abi)
+    count = f"{sum(map(len, fields.values()))} fields of {len(fields)} structs."
+    new = part(new, "fields", "\n".join([count, *[f"\n* {note}" for note in field_parity(fields)]]))
 
     if "--write" in sys.argv[1:]:
         PAGE.write_text(new, encoding="utf-8")
@@ -312,4 +406,5 @@ def main():
     sys.exit(failed != 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -78,13 +78,7 @@ pages() {
 }
 check "every LOAD segment is aligned for pages of 16 KB" pages
 
-size() {
-    local bytes
-    bytes=$(stat -c %s "$(readlink -f "$so")")
-    echo "       the shared library has $bytes bytes"
-    [ "$CARAT_PROFILE" = dev ] || [ "$bytes" -le $((2 << 20)) ]
-}
-check "the shared library, tokenizer included, is no larger than 2 MB" size
+[ "$CARAT_PROFILE" = dev ] || check "no library is larger than it may be" scripts/sizes.py "$prefix"
 
 pkg_config_project() {
     PKG_CONFIG_PATH=$prefix/lib/pkgconfig make -s -C examples/c clean carat-hello OUT="$out/pkg" &&

@@ -28,22 +28,12 @@ MATURIN_PEP517_ARGS="--profile $profile" CARGO_TARGET_DIR=$target "$python" -m p
     --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$out/wheels" bindings/python >&2
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$out"/wheels/*.whl >&2
 
-passed=0 failed=0
-check() {
-    local name=$1
-    shift
-    if (cd bindings/python && "$@"); then
-        passed=$((passed + 1))
-        echo "ok     $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED $name"
-    fi
-}
+. scripts/checks.sh
+in_package() { (cd bindings/python && "$@"); }
 check "the wheel holds for every Python 3" compgen -G "$out/wheels/carat-*-py3-none-*.whl"
-check "ruff finds nothing" ruff check --quiet --cache-dir "$out/ruff"
-check "ruff would format it so" ruff format --quiet --check --cache-dir "$out/ruff"
-check "mypy finds nothing" mypy --cache-dir "$out/mypy"
+check "ruff finds nothing" in_package ruff check --quiet --cache-dir "$out/ruff"
+check "ruff would format it so" in_package ruff format --quiet --check --cache-dir "$out/ruff"
+check "mypy finds nothing" in_package mypy --cache-dir "$out/mypy"
 
 # In a folder without the package's sources, so that the installed one is what is tested.
 root=$PWD

@@ -119,6 +119,57 @@ fn every_function_says_what_a_caller_must_know() {
     }
 }
 
+/// The macros, types and functions that a program which includes the header gets.
+fn names(header: &str) -> Vec<String> {
+    let guard = |text: &str| text.starts_with("#define") && text.split_whitespace().count() == 2;
+    let mut names = Vec::new();
+    for line in header.lines().filter(|line| guard(line)) {
+        names.push(line.split_whitespace().nth(1).unwrap().into());
+    }
+    for item in items(header) {
+        let text = item.text.as_str();
+        let (alone, body) = (text.trim_end_matches(';'), text.split('{').next().unwrap());
+        let name = if let Some(define) = text.strip_prefix("#define ") {
+            define.split([' ', '(']).next().unwrap()
+        } else if is_function(&item) {
+            function_name(text)
+        } else if let Some((_, pointer)) = text.split_once("(*") {
+            pointer.split(')').next().unwrap()
+        } else {
+            // A struct has a tag too, which in C++ is a name like any other.
+            if let Some(tag) =
+                body.split_once("struct ").or(body.split_once("enum ")).or(body.split_once("union "))
+            {
+                names.push(tag.1.split(' ').next().unwrap().into());
+            }
+            alone.split([' ', '*']).next_back().unwrap()
+        };
+        names.push(name.into());
+    }
+    names
+}
+
+/// The names that might be another header's.
+fn without_prefix(header: &str) -> Vec<String> {
+    let ours = |name: &String| name.starts_with("carat_") || name.starts_with("CARAT_");
+    names(header).into_iter().filter(|name| !ours(name)).collect()
+}
+
+#[test]
+fn every_name_has_the_prefix() {
+    assert_eq!(without_prefix(generate()), [""; 0]);
+    let names = names(generate());
+    for known in ["CARAT_H", "CARAT_OK", "carat_isa_name", "carat_piece_fn", "carat_plan", "carat_session"] {
+        assert!(names.iter().any(|name| name == known), "{known} is not among the names");
+    }
+    let leaks = "#ifndef H\n#define GUARD\n#include <stdint.h>\n#define MOST 4\n#define FIRST(x) x\ntypedef struct Tag Name;\n\
+        typedef struct Body {\n    int a;\n} Body;\ntypedef int32_t number;\ntypedef int (*call_fn)(int a);\nint *get(void);\n";
+    assert_eq!(
+        without_prefix(leaks),
+        ["GUARD", "MOST", "FIRST", "Tag", "Name", "Body", "Body", "number", "call_fn", "get"]
+    );
+}
+
 /// What must stay as it is, each under a key: functions by their declaration, constants by their value, structs by the
 /// size, the offsets and the types of their fields.
 fn abi(header: &str) -> BTreeMap<String, String> {

@@ -320,8 +320,12 @@ pub unsafe extern "C" fn carat_summary_init(summary: *mut carat_summary, struct_
 }
 
 /// Adds a prompt and generates what follows it. `on_piece` is called for every token, on this thread, before the call
-/// returns; it may be NULL. An empty prompt goes on from where the session is. `options` may be NULL for the defaults,
-/// `summary` where nobody wants to know.
+/// returns; it may be NULL. `options` may be NULL for the defaults, `summary` where nobody wants to know.
+///
+/// An empty prompt goes on from where the session is, which needs logits: see carat_session_logits(). After a generation
+/// that ended by its limit, a stop string or a callback it goes on behind the last token that was handed out; after an
+/// end of turn, which is not part of the session, it chooses in its place again. After CARAT_FINISH_CANCELLED the session
+/// may lack the last token that was handed out and have no logits: give that token as the prompt.
 ///
 /// Cancelling is not an error here: the summary says so. After the first token nothing is allocated.
 ///

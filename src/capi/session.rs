@@ -113,7 +113,8 @@ pub unsafe extern "C" fn carat_session_prefill(
 }
 
 /// As carat_session_prefill(), and hands the logits after each of the tokens to `each`, on this thread. Where that
-/// returns 0, the rest of the batch is part of the session and the rest of the tokens is not.
+/// returns 0, the rest of the batch is part of the session and the rest of the tokens is not. The session itself has no
+/// logits then, whatever `each` returned: carat_session_logits() gets CARAT_NO_LOGITS until a prefill or a step.
 ///
 /// Ownership: all is borrowed.
 /// Threads: any, one call at a time.
@@ -167,12 +168,13 @@ pub unsafe extern "C" fn carat_session_step(
     })
 }
 
-/// The logits of the token that comes next, as they are after a prefill or a step, without copying them: a session
+/// The logits of the token that comes next, as a prefill, a step or generating left them, without copying: a session
 /// that goes on while they are kept computes into other memory.
 ///
 /// Ownership: `*out` is the caller's, ended by carat_logits_free(), whatever becomes of the session.
 /// Threads: any, one call at a time.
-/// Errors: CARAT_NO_LOGITS after anything but a prefill or a step; CARAT_BUSY.
+/// Errors: CARAT_NO_LOGITS where the last pass left none: in a new session, after carat_session_prefill_each(), a score, a
+/// cut, and a pass that was cancelled; CARAT_BUSY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn carat_session_logits(
     session: *const carat_session,

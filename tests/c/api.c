@@ -299,6 +299,58 @@ static void generating(void) {
     carat_model_free(model);
 }
 
+static int cancel_at_once(void *user_data, const carat_piece *piece) {
+    (void)piece;
+    carat_cancel_set((carat_cancel *)user_data);
+    return 1;
+}
+
+static int look_away(void *user_data, size_t index, const float *logits, size_t n_logits) {
+    (void)user_data, (void)index, (void)logits, (void)n_logits;
+    return 1;
+}
+
+static void an_empty_prompt_needs_logits(void) {
+    carat_model *model = open_model("tiny-gemma3", 1);
+    carat_session *session = new_session(model, 64, 16);
+    uint32_t ids[8], tokens[64];
+    some_ids(ids, 8);
+    carat_generate_options options;
+    carat_generate_options_init(&options, sizeof options);
+    options.max_tokens = 1;
+    options.ignore_end = 1;
+    carat_logits *logits = NULL;
+
+    OK(carat_session_prefill_each(session, ids, 8, NULL, look_away, NULL, &error));
+    EXPECT(CARAT_NO_LOGITS, carat_session_logits(session, &logits, &error));
+    EXPECT(CARAT_EMPTY_PROMPT, carat_session_generate(session, NULL, 0, &options, NULL, NULL, NULL, &error));
+    OK(carat_session_step(session, 301, NULL, &error));
+    OK(carat_session_logits(session, &logits, &error));
+    carat_logits_free(logits);
+    OK(carat_session_generate(session, NULL, 0, &options, NULL, NULL, NULL, &error));
+    OK(carat_session_logits(session, &logits, &error));
+    carat_logits_free(logits);
+
+    /* Cancelled while the token was being added: the session lacks it. */
+    carat_summary summary;
+    carat_summary_init(&summary, sizeof summary);
+    carat_cancel *cancel = carat_cancel_new();
+    options.cancel = cancel;
+    options.max_tokens = 9;
+    OK(carat_session_generate(session, NULL, 0, &options, cancel_at_once, cancel, &summary, &error));
+    CHECK(summary.reason == CARAT_FINISH_CANCELLED && summary.generated_tokens == 1);
+    size_t n = 0;
+    OK(carat_session_tokens(session, tokens, 64, &n, &error));
+    CHECK(n == 10);
+    options.cancel = NULL;
+    EXPECT(CARAT_NO_LOGITS, carat_session_logits(session, &logits, &error));
+    EXPECT(CARAT_EMPTY_PROMPT, carat_session_generate(session, NULL, 0, &options, NULL, NULL, NULL, &error));
+    OK(carat_session_generate(session, ids + 1, 1, &options, NULL, NULL, NULL, &error));
+    carat_cancel_free(cancel);
+    carat_session_free(session);
+    carat_model_free(model);
+}
+
 static void scoring(void) {
     carat_model *model = open_model("tiny-gemma2", 1);
     carat_session *session = new_session(model, 64, 16);
@@ -645,6 +697,7 @@ int main(int argc, char **argv) {
         {"text_to_ids_and_back", text_to_ids_and_back},
         {"generating", generating},
         {"scoring", scoring},
+        {"an_empty_prompt_needs_logits", an_empty_prompt_needs_logits},
         {"guessing_ahead_changes_nothing", guessing_ahead_changes_nothing},
         {"saving_and_loading", saving_and_loading},
         {"conversing", conversing},

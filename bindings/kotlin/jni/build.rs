@@ -16,9 +16,7 @@ fn main() {
 
 /// Lines of `kind name: rest`.
 fn lines<'a>(text: &'a str, kind: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    text.lines()
-        .filter_map(move |line| line.strip_prefix(kind)?.strip_prefix(' ')?.split_once(": "))
-        .filter(|(name, _)| name.to_lowercase().starts_with("carat_"))
+    text.lines().filter_map(move |line| line.strip_prefix(kind)?.strip_prefix(' ')?.split_once(": "))
 }
 
 fn declarations(abi: &str) -> String {

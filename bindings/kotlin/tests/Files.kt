@@ -57,7 +57,7 @@ fun Checks.files() {
             m.threads.toDouble(), m.isa.number.toDouble(), m.privateCopy.toLong().toDouble(),
             m.preload.toLong().toDouble(), m.engine.number.toDouble(), m.lock.toLong().toDouble(),
             s.context.toDouble(), s.batch.toDouble(), s.kv.number.toDouble(), s.snapshots.toDouble(),
-            s.exact.toLong().toDouble(), s.fullHistory.toLong().toDouble(),
+            s.exact.toLong().toDouble(), s.fullHistory.toLong().toDouble(), s.draft.toDouble(),
             0.0, 0.0,
             g.ignoreEnd.toLong().toDouble(), g.maxTokens.toDouble(), g.temperature.toDouble(), g.topP.toDouble(),
             g.minP.toDouble(), g.repetitionPenalty.toDouble(), g.presencePenalty.toDouble(),

@@ -71,6 +71,26 @@ fun Checks.sessions() {
             same(first, second)
         }
     }
+    test("guessing ahead changes nothing but the time") {
+        tiny().use { model ->
+            fun generated(options: SessionOptions) = model.newSession(options).use { session ->
+                val tokens = mutableListOf<Int?>()
+                // Always the same word: it is guessed.
+                val summary = session.generateBlocking(someIds(8), greedy.copy(maxTokens = 40, logitBias = mapOf(400 to 40f))) {
+                    tokens.add(it.token)
+                }
+                same(40, tokens.filterNotNull().size)
+                tokens to summary
+            }
+            val options = SessionOptions(context = 64)
+            val (plainly, plain) = generated(options)
+            val (ahead, drafting) = generated(options.copy(draft = 15))
+            same(plainly, ahead)
+            same(0L to 0L, plain.draftedTokens to plain.acceptedTokens)
+            that(drafting.acceptedTokens in 1..drafting.draftedTokens) { "$drafting" }
+            fails(Status.INVALID_OPTION) { model.newSession(options.copy(draft = 16)) }
+        }
+    }
     test("options reach the sampler: bias, stop strings, log-probabilities, the context's end") {
         inSession { session ->
             session.generateBlocking(someIds(8), greedy.copy(maxTokens = 1, logitBias = mapOf(301 to 1000f))) {

@@ -5,14 +5,18 @@ import ai.carat.CaratException
 import ai.carat.Finish
 import ai.carat.Model
 import ai.carat.ModelOptions
+import ai.carat.Resource
 import ai.carat.Session
 import ai.carat.SessionOptions
 import ai.carat.Status
 import ai.carat.Summary
 import ai.carat.cancellable
+import java.util.concurrent.CountDownLatch
 import java.util.concurrent.Executors
 import kotlinx.coroutines.CancellationException
+import kotlinx.coroutines.CoroutineStart
 import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.Job
 import kotlinx.coroutines.asCoroutineDispatcher
 import kotlinx.coroutines.cancelAndJoin
 import kotlinx.coroutines.delay
@@ -22,6 +26,7 @@ import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withTimeoutOrNull
+import kotlinx.coroutines.yield
 
 /** A session on the real model, which is slow enough to be stopped in the midst. */
 private fun <T> inReal(block: (Session) -> T): T {
@@ -168,6 +173,35 @@ fun Checks.streams() {
                 }
             }
         }
+    }
+    test("a result that a cancelled coroutine does not get is closed at once") {
+        val before = Resource.alive
+        lateinit var made: Model
+        runBlocking {
+            lateinit var job: Job
+            job = launch(start = CoroutineStart.LAZY) {
+                cancellable {
+                    made = tiny()
+                    job.cancel()
+                    made
+                }
+                throw AssertionError("the coroutine went on")
+            }
+            job.join()
+            that(job.isCancelled)
+        }
+        throws<IllegalStateException> { made.info }
+        that(Resource.alive <= before) { "${Resource.alive - before} are open" }
+        // Nor does one get what was ready before it was cancelled, but had yet to be taken.
+        runBlocking {
+            val ready = CountDownLatch(1)
+            val job = launch { cancellable { tiny().also { made = it }.also { ready.countDown() } } }
+            yield()
+            ready.await()
+            job.cancelAndJoin()
+        }
+        throws<IllegalStateException> { made.info }
+        runBlocking { cancellable { tiny() } }.use { same(1, it.info.threads) }
     }
     test("a slow collector makes the engine wait") {
         inSession { session ->

@@ -214,6 +214,8 @@ def generation(
             s.generated_tokens,
             s.prompt_ns / 1e9,
             s.generate_ns / 1e9,
+            s.drafted_tokens,
+            s.accepted_tokens,
         )
 
     stream = Generation(Call(work, options.get("cancel")))

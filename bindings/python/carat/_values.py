@@ -207,6 +207,10 @@ class Summary(NamedTuple):
     prompt_seconds: float
     #: Seconds from there to the end. In a stream, the time that the loop took between pieces is part of it.
     generate_seconds: float
+    #: Tokens that were guessed and verified ahead: see the session's option `draft`.
+    drafted_tokens: int
+    #: Those of them that came true: so many passes were saved.
+    accepted_tokens: int
 
 
 class Turn(NamedTuple):

@@ -37,6 +37,19 @@ def test_a_stream_gives_what_a_callback_is_given(tiny):
         assert summary.generate_seconds > 0
 
 
+def test_guessing_ahead_changes_nothing_but_the_time(tiny):
+    # Always the same word: it is guessed.
+    options = dict(temperature=0, max_tokens=40, ignore_end=True, logit_bias={400: 40})
+    with started(tiny) as plain, started(tiny, draft=15) as drafting:
+        first, second = plain.generate(PROMPT, **options), drafting.generate(PROMPT, **options)
+        assert list(first) == list(second)
+        assert (first.summary.drafted_tokens, first.summary.accepted_tokens) == (0, 0)
+        assert 0 < second.summary.accepted_tokens <= second.summary.drafted_tokens
+        assert plain.tokens() == drafting.tokens()
+    with pytest.raises(carat.UsageError):
+        started(tiny, draft=16)
+
+
 def test_a_loop_that_is_left_stops_at_what_was_seen(tiny):
     with started(tiny) as session:
         seen = []

@@ -35,7 +35,7 @@ struct Generation<'a> {
 }
 
 /// Generates by one of carat.h's ways, and returns its summary: `[reason, stop index, prompt, reused, generated tokens,
-/// prompt ns, generate ns]`.
+/// prompt ns, generate ns, drafted, accepted tokens]`.
 pub fn generate(
     env: Env,
     arguments: &Arguments,
@@ -107,6 +107,8 @@ pub fn generate(
         s.generated_tokens as i64,
         s.prompt_ns as i64,
         s.generate_ns as i64,
+        s.drafted_tokens as i64,
+        s.accepted_tokens as i64,
     ])
 }
 

@@ -257,11 +257,11 @@ native! {
     }
 }
 
-/// `[context, batch, kv, snapshots, exact, full history]`
+/// `[context, batch, kv, snapshots, exact, full history, draft]`
 pub fn session_options(env: Env, options: jlongArray) -> Outcome<carat_session_options> {
     let given = env.longs(options)?;
-    let [context, batch, kv, snapshots, exact, full_history] = given[..] else {
-        return Err(Raise::argument("a session has 6 options"));
+    let [context, batch, kv, snapshots, exact, full_history, draft] = given[..] else {
+        return Err(Raise::argument("a session has 7 options"));
     };
     let mut o = init(carat_session_options_init);
     o.context = context as u64;
@@ -270,6 +270,7 @@ pub fn session_options(env: Env, options: jlongArray) -> Outcome<carat_session_o
     o.snapshots = snapshots as u32;
     o.exact = exact as i32;
     o.full_history = full_history as i32;
+    o.draft = draft as u32;
     Ok(o)
 }
 
@@ -324,6 +325,7 @@ fn defaults() -> Vec<f64> {
     vec![
         m.threads.into(), m.isa.into(), m.private_copy.into(), m.preload.into(), m.tokenizer_engine.into(), m.lock.into(),
         s.context as f64, s.batch.into(), s.kv.into(), s.snapshots.into(), s.exact.into(), s.full_history.into(),
+        s.draft.into(),
         t.special.into(), t.bos.into(),
         g.ignore_end.into(), g.max_tokens as i64 as f64, g.temperature.into(), g.top_p.into(), g.min_p.into(),
         g.repetition_penalty.into(), g.presence_penalty.into(), g.frequency_penalty.into(), g.top_k.into(),

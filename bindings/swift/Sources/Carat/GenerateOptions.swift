@@ -86,6 +86,10 @@ public struct Summary: Sendable, Hashable {
     public let promptNanoseconds: UInt64
     /// From there to the end.
     public let generateNanoseconds: UInt64
+    /// Tokens that were guessed and verified ahead: see ``SessionOptions/draft``.
+    public let draftedTokens: Int
+    /// Those of them that came true: so many passes were saved.
+    public let acceptedTokens: Int
 
     init(_ c: carat_summary) {
         reason = FinishReason(rawValue: c.reason)
@@ -95,6 +99,8 @@ public struct Summary: Sendable, Hashable {
         generatedTokens = Int(clamping: c.generated_tokens)
         promptNanoseconds = c.prompt_ns
         generateNanoseconds = c.generate_ns
+        draftedTokens = Int(clamping: c.drafted_tokens)
+        acceptedTokens = Int(clamping: c.accepted_tokens)
     }
 }
 

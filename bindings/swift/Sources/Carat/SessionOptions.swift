@@ -14,6 +14,9 @@ public struct SessionOptions: Sendable, Hashable {
     public var exact: Bool
     /// Keep every position in the windowed layers too, so that a text can be cut anywhere.
     public var fullHistory: Bool
+    /// Most tokens that generating guesses ahead where the text repeats itself, 0 to 15, and verifies in one pass: the same
+    /// text bit for bit, sooner where it quotes. Each takes a row of logits of memory.
+    public var draft: Int
 
     public init() {
         var c = carat_session_options()
@@ -24,6 +27,7 @@ public struct SessionOptions: Sendable, Hashable {
         snapshots = Int(clamping: c.snapshots)
         exact = c.exact != 0
         fullHistory = c.full_history != 0
+        draft = Int(clamping: c.draft)
     }
 
     public init(context: Int?, batch: Int? = nil, keyValues: KeyValueType = .auto) {
@@ -44,6 +48,7 @@ public struct SessionOptions: Sendable, Hashable {
         c.snapshots = try unsigned(snapshots, "snapshots")
         c.exact = exact ? 1 : 0
         c.full_history = fullHistory ? 1 : 0
+        c.draft = try unsigned(draft, "draft")
         return c
     }
 }

@@ -43,6 +43,29 @@ final class SessionTests: XCTestCase {
         XCTAssertThrowsError(try each.prefill(someIDs) { _, _ in throw Thrown() }) { XCTAssertTrue($0 is Thrown) }
     }
 
+    func testGuessingAheadChangesNothingButTheTime() throws {
+        let model = try tiny()
+        var generate = greedy(40)
+        // Always the same word: it is guessed.
+        generate.logitBias = [400: 40]
+        func generated(_ options: SessionOptions) throws -> ([Token], Summary) {
+            let session = try Session(model, options: options)
+            let summary = try session.generate(someIDs, options: generate) { _ in .proceed }
+            return (try session.tokens, summary)
+        }
+        var drafts = options
+        drafts.draft = 15
+        let (tokens, plain) = try generated(options)
+        let (ahead, drafting) = try generated(drafts)
+        XCTAssertEqual(tokens.count, someIDs.count + 40)
+        XCTAssertEqual(ahead, tokens)
+        XCTAssertEqual([plain.draftedTokens, plain.acceptedTokens], [0, 0])
+        XCTAssertGreaterThan(drafting.acceptedTokens, 0)
+        XCTAssertLessThanOrEqual(drafting.acceptedTokens, drafting.draftedTokens)
+        drafts.draft = 16
+        XCTAssertEqual(status { _ = try Session(model, options: drafts) }, .invalidOption)
+    }
+
     func testForksTruncatesSavesAndLoads() async throws {
         let model = try tiny()
         let session = try Session(model, options: options)

@@ -130,8 +130,13 @@ public data class Summary(
     val promptNanos: Long,
     /** From there to the end, in nanoseconds. */
     val generateNanos: Long,
+    /** Tokens that were guessed and verified ahead: see [SessionOptions.draft]. */
+    val draftedTokens: Long,
+    /** Those of them that came true: so many passes were saved. */
+    val acceptedTokens: Long,
 )
 
 internal fun summaryOf(s: LongArray) = Summary(
     Finish.entries.firstOrNull { it.number.toLong() == s[0] } ?: Finish.UNKNOWN, s[1].toInt(), s[2], s[3], s[4], s[5], s[6],
+    s[7], s[8],
 )

@@ -89,9 +89,15 @@ public data class SessionOptions(
     val exact: Boolean = false,
     /** Keep every position in the windowed layers too, so that a text can be cut anywhere. */
     val fullHistory: Boolean = false,
+    /**
+     * Most tokens that generating guesses ahead where the text repeats itself, 0 to 15, and verifies in one pass: the same
+     * text bit for bit, sooner where it quotes. Each takes a row of logits of memory.
+     */
+    val draft: Int = 0,
 ) {
     internal fun packed(): LongArray = longArrayOf(
         context, batch.toLong(), kv.number.toLong(), snapshots.toLong(), exact.toLong(), fullHistory.toLong(),
+        draft.toLong(),
     )
 }
 

@@ -16,14 +16,27 @@ import kotlinx.coroutines.withContext
 
 /**
  * Runs a blocking call of this library in [dispatcher], and stops it when the coroutine is cancelled: [block] gets a token
- * to hand to the call. It returns when the call has, within 200 ms of being cancelled; what it made by then is garbage.
+ * to hand to the call. It returns when the call has, within 200 ms of being cancelled. A result that nobody gets any more, as the coroutine
+ * was cancelled meanwhile, is closed where it is [AutoCloseable]: return what the block made and nothing else.
  *
  *     val model = cancellable { Model.open(path, ModelOptions(cancel = it)) }
  */
 public suspend fun <T> cancellable(
     dispatcher: CoroutineDispatcher = Dispatchers.IO,
     block: (CancelToken) -> T,
-): T = withContext(dispatcher) { stoppable(null, block) }
+): T {
+    var made: Any? = null
+    try {
+        return withContext(dispatcher) { stoppable(null) { token -> block(token).also { made = it } } }
+    } catch (e: Throwable) {
+        try {
+            (made as? AutoCloseable)?.close()
+        } catch (other: Throwable) {
+            e.addSuppressed(other)
+        }
+        throw e
+    }
+}
 
 /** Runs a blocking call with a token that is set when this coroutine, or the caller's own token, is cancelled. */
 private suspend fun <T> stoppable(also: CancelToken?, block: (CancelToken) -> T): T = CancelToken().use { token ->
