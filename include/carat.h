@@ -615,8 +615,7 @@ typedef struct carat_special_tokens {
 // The session has no logits now: only a prefill or a step computes them.
 #define CARAT_NO_LOGITS 25
 
-// Every type, in the order of ggml's numbers.
-#define DType_ALL { F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, BF16, }
+
 
 
 
