@@ -194,9 +194,17 @@ fun Checks.streams() {
         that(Resource.alive <= before) { "${Resource.alive - before} are open" }
         // Nor does one get what was ready before it was cancelled, but had yet to be taken.
         runBlocking {
-            val ready = CountDownLatch(1)
-            val job = launch { cancellable { tiny().also { made = it }.also { ready.countDown() } } }
-            yield()
+            val (waits, ready) = List(2) { CountDownLatch(1) }
+            val job = launch {
+                cancellable<Model> {
+                    waits.await()
+                    made = tiny()
+                    ready.countDown()
+                    made
+                }
+            }
+            yield() // to the job, which comes back when it waits for its result
+            waits.countDown()
             ready.await()
             job.cancelAndJoin()
         }

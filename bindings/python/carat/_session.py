@@ -48,8 +48,8 @@ class SessionOptions(TypedDict, total=False):
     exact: bool
     #: Keep every position in the windowed layers too, so that a text can be cut anywhere.
     full_history: bool
-    #: Most tokens that generating guesses ahead where the text repeats itself, 0 to 15, and verifies in one pass: the same
-    #: text bit for bit, sooner where it quotes. Each takes a row of logits of memory. 0 by default.
+    #: Most tokens that generating guesses ahead where the text repeats itself, 0 to 15, and verifies in one pass: the
+    #: same text bit for bit, sooner where it quotes. Each takes a row of logits of memory. 0 by default.
     draft: int
 
 
