@@ -395,7 +395,7 @@ def main():
     new = part(new, "parity", table(head, rows))
     fields = fields_of(abi)
     count = f"{sum(map(len, fields.values()))} fields of {len(fields)} structs."
-    new = part(new, "fields", "\n".join([count, *[f"\n* {note}" for note in field_parity(fields)]]))
+    new = part(new, "fields", "\n".join([count, "", *[f"* {note}" for note in field_parity(fields)]]))
 
     if "--write" in sys.argv[1:]:
         PAGE.write_text(new, encoding="utf-8")
