@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks for the tools that a make target needs, and installs those that Debian or Ubuntu has, when it may.
-# usage: scripts/setup.sh run|test|old-x86|swift|kotlin
+# usage: scripts/setup.sh run|test|old-x86|bench|swift|kotlin
 # It can be called again at any time: what is there is left alone.
 set -euo pipefail
 
@@ -12,8 +12,9 @@ test) packages=(python3 pip venv cc c++ cmake make pkg-config jansson nlohmann-j
 old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
 swift) packages=(python3 cc debootstrap unshare) ;;
 kotlin) packages=(python3 pip cc java npm) ;;
+bench) packages=(python3 pip cc c++ cmake libclang) ;;
 *)
-    say "usage: scripts/setup.sh run|test|old-x86|swift|kotlin"
+    say "usage: scripts/setup.sh run|test|old-x86|bench|swift|kotlin"
     exit 2
     ;;
 esac
@@ -27,6 +28,9 @@ there() {
     jansson) header jansson.h ;;
     nlohmann-json) header nlohmann/json.hpp ;;
     venv) python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ;;
+    # The bindings of a peer are made from its headers.
+    libclang) [ -n "${LIBCLANG_PATH:-}" ] || compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null ||
+        compgen -G "/usr/lib*/libclang*.so*" >/dev/null ;;
     *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
@@ -49,6 +53,7 @@ package_of() {
     unshare) echo util-linux ;;
     java) echo default-jdk-headless ;;
     npm) echo npm ;;
+    libclang) echo libclang-dev ;;
     esac
 }
 
