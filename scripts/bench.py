@@ -36,8 +36,8 @@ PROGRAMS = {
     "llama.cpp": WORK / "native" / "release" / "peer-ggml",
     "ik_llama.cpp": WORK / "native" / "release" / "peer-ik",
 }
-# The best of their documented settings, found by trying: docs/performance.md lists them. What the programs set
-# besides: a context of 4352 tokens, keys and values in f16, windowed layers that keep their window (llama.cpp).
+# What their documentation recommends for speed: docs/performance.md lists them. What the programs set besides:
+# a context of 4352 tokens, keys and values in f16, windowed layers that keep their window (llama.cpp).
 SETTINGS = {
     "carat": {"batch": 256},
     "llama.cpp": {"flash_attn": 1, "repack": 1, "batch": 2048, "ubatch": 512},
