@@ -84,12 +84,13 @@ def cargo(package: str, target: str, *options: str) -> list[str]:
     return command + list(options)
 
 
-def native_proof(logs: list[Path]) -> str | None:
-    """The words of a build log that show a native build; from cargo's own record when nothing was rebuilt."""
-    for log in logs:
-        text = log.read_text(errors="replace") if log.exists() else ""
-        if "-DGGML_NATIVE=ON" in text.replace('"', "") and "-march=native" in text:
-            return "-DGGML_NATIVE=ON … -march=native"
+def native_proof(trees: list[Path]) -> str | None:
+    """What shows in a CMake tree that ggml was built for this processor."""
+    for tree in trees:
+        cache = tree / "CMakeCache.txt"
+        native = cache.exists() and "GGML_NATIVE:BOOL=ON" in cache.read_text()
+        if native and any("-march=native" in flags.read_text() for flags in tree.glob("ggml/src/**/flags.make")):
+            return "GGML_NATIVE:BOOL=ON … -march=native"
     return None
 
 
@@ -123,11 +124,11 @@ def build_all(args: argparse.Namespace) -> dict[str, dict]:
     assert ggml
     verbose = {"CMAKE_VERBOSE": "1", "CMAKE_VERBOSE_MAKEFILE": "ON"}
     error = build("llama.cpp", [cargo("peer-ggml", "native", "-vv")], wrap, native | verbose)
-    records = sorted((WORK / "native" / "release" / "build").glob("llama-cpp-sys-2-*/output"))
+    trees = sorted((WORK / "native" / "release" / "build").glob("llama-cpp-sys-2-*/out/build"))
     engines["llama.cpp"] = {
         "version": f"crate llama-cpp-sys-2 {ggml[1]}",
         "error": error,
-        "native": native_proof([WORK / "llama.cpp-build.log", *records]),
+        "native": native_proof(trees),
     }
 
     ik: dict = {"version": f"package {IK_PACKAGE} {IK_VERSION}", "error": None, "native": None}
@@ -149,10 +150,7 @@ def build_all(args: argparse.Namespace) -> dict[str, dict]:
                 wrap,
                 {},
             )
-        cache = (tree / "CMakeCache.txt").read_text() if (tree / "CMakeCache.txt").exists() else ""
-        flags = list(tree.glob("ggml/src/CMakeFiles/ggml.dir/flags.make"))
-        if "GGML_NATIVE:BOOL=ON" in cache and any("-march=native" in f.read_text() for f in flags):
-            ik["native"] = "GGML_NATIVE:BOOL=ON … -march=native"
+        ik["native"] = native_proof([tree])
         if ik["error"] is None:
             env = native | {"IK_LLAMA_SOURCE": str(source), "IK_LLAMA_BUILD": str(tree)}
             ik["error"] = build("peer-ik", [cargo("peer-ik", "native")], wrap, env)
