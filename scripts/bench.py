@@ -166,9 +166,11 @@ def build_all(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def commit() -> str:
+    """The last change of what was built."""
     git = lambda *a: subprocess.run(["git", "-C", ROOT, *a], stdout=subprocess.PIPE, text=True).stdout.strip()
     changed = " and changes" if git("status", "--porcelain", "--untracked-files=no", "src", "Cargo.lock") else ""
-    return f"commit {git('rev-parse', '--short=10', 'HEAD') or 'unknown'}{changed}"
+    last = git("log", "-1", "--abbrev=10", "--format=%h", "--", "src", "Cargo.lock")
+    return f"commit {last or 'unknown'}{changed}"
 
 
 # ----------------------------------------------------------------------------------------------------------- files
