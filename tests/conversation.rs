@@ -419,7 +419,12 @@ fn files_of_the_first_version_still_open() {
     assert_eq!(said, ["Hello", "And then?"]);
     send(&mut read, "Why?", 5);
     let fresh = replayed(&model, &read);
-    assert_eq!(now(read.session()), fresh);
+    // The file's keys and values are of whatever instruction set wrote it, so that only the values agree, not the bits:
+    // each set is within 2e-3 of the exact ones.
+    for (id, (read, fresh)) in now(read.session()).into_iter().zip(fresh).enumerate() {
+        let (read, fresh) = (f32::from_bits(read), f32::from_bits(fresh));
+        assert!((read - fresh).abs() < 4e-3, "token {id}: {read}, and {fresh} when processed anew");
+    }
     assert_eq!(Session::load(&model, options(256, 16), &path, None).unwrap().tokens(), {
         let answer = read.turns().nth(3).unwrap().tokens.end;
         &read.tokens()[..answer]
