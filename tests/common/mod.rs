@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use carat::{Model, Session, SessionOptions};
 #[allow(unused_imports)] // not every test needs it
-pub use real_model::{real_model, real_model_at_length};
+pub use real_model::{emulated, real_model, real_model_at_length};
 
 pub const TINY: [&str; 4] = ["tiny-gemma-mqa", "tiny-gemma-mha", "tiny-gemma2", "tiny-gemma3"];
 
