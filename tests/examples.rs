@@ -1,7 +1,9 @@
 //! The programs in examples/ do what they say.
 
+mod common;
+
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// Runs an example, which Cargo has built beside this test.
 fn example(name: &str, args: &[&str]) -> Output {
@@ -11,17 +13,7 @@ fn example(name: &str, args: &[&str]) -> Output {
     path.push("examples");
     path.push(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(path.exists(), "{} is not built: cargo build --examples", path.display());
-    let mut command = match std::env::var("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER") {
-        // Cargo's own variable for tests on an emulated processor: what they start must run there too.
-        Ok(runner) if cfg!(all(target_arch = "x86_64", target_os = "linux")) && !runner.is_empty() => {
-            let mut words = runner.split_whitespace();
-            let mut command = Command::new(words.next().unwrap());
-            command.args(words).arg(path);
-            command
-        }
-        _ => Command::new(path),
-    };
-    command.args(args).output().unwrap()
+    common::command(path).args(args).output().unwrap()
 }
 
 fn printed(name: &str, args: &[&str]) -> String {

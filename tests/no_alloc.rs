@@ -59,10 +59,12 @@ fn producing_a_token_allocates_nothing() {
     drop(std::hint::black_box(vec![1]));
     assert_eq!(ALLOCATIONS.load(SeqCst), before + 1, "the counter counts");
 
-    for (name, kv) in TINY
-        .map(|n| (n, None))
+    // All of them take longer than a minute on an emulated processor, when the harness allocates to say that.
+    let few = if common::emulated() { 2 } else { usize::MAX };
+    for (name, kv) in [("tiny-gemma3", Some(KvType::F16)), ("tiny-gemma3", Some(KvType::Q8_0))]
         .into_iter()
-        .chain([("tiny-gemma3", Some(KvType::F16)), ("tiny-gemma3", Some(KvType::Q8_0))])
+        .chain(TINY.map(|n| (n, None)))
+        .take(few)
     {
         for (threads, draft) in [(1, 0), (2, 0), (1, 15), (2, 15)] {
             let model = tiny(name, threads);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use carat::{CancelToken, Error, GenerateOptions, KvType, Model, Session, SessionOptions};
-use common::{TINY, continued, ids, now, options, real_model_at_length, session, tiny};
+use common::{TINY, command, continued, ids, now, options, real_model_at_length, session, tiny};
 
 fn load(model: &Model, options: SessionOptions, path: &Path) -> Result<Session, Error> {
     Session::load(model, options, path, None)
@@ -32,7 +32,7 @@ const CHILD: &str = "CARAT_TEST_CHILD";
 
 /// Runs one of the ignored tests below in a process of its own.
 fn child(test: &str, arguments: &str) -> Command {
-    let mut c = Command::new(std::env::current_exe().unwrap());
+    let mut c = command(std::env::current_exe().unwrap());
     c.args([test, "--exact", "--ignored", "--quiet"]).env(CHILD, arguments);
     c
 }

@@ -2,12 +2,15 @@
 #![allow(dead_code)]
 
 mod real_model;
+mod start;
 
 use std::path::PathBuf;
 
 use carat::{Model, Session, SessionOptions};
 #[allow(unused_imports)] // not every test needs it
 pub use real_model::{emulated, real_model, real_model_at_length};
+#[allow(unused_imports)]
+pub use start::command;
 
 pub const TINY: [&str; 4] = ["tiny-gemma-mqa", "tiny-gemma-mha", "tiny-gemma2", "tiny-gemma3"];
 

@@ -3,23 +3,16 @@
 // Every test file is a program of its own and uses a part of this.
 #![allow(dead_code)]
 
+#[path = "../../../tests/common/start.rs"]
+mod start;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// The program, without the environment variables that it listens to.
 pub fn carat() -> Command {
-    let program = env!("CARGO_BIN_EXE_carat");
-    // Cargo's own variable for tests on an emulated processor: what they start must run there too.
-    let mut command = match std::env::var("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER") {
-        Ok(runner) if cfg!(all(target_arch = "x86_64", target_os = "linux")) && !runner.is_empty() => {
-            let mut words = runner.split_whitespace();
-            let mut command = Command::new(words.next().unwrap());
-            command.args(words).arg(program);
-            command
-        }
-        _ => Command::new(program),
-    };
+    let mut command = start::command(env!("CARGO_BIN_EXE_carat"));
     for name in ["CARAT_ISA", "CARAT_MODELS", "HF_TOKEN", "HF_HOME", "HF_ENDPOINT", "PYTHON"] {
         command.env_remove(name);
     }
