@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 TEST_FEATURES := --features sentencepiece
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-c test-kotlin android-native test-python test-swift test-old-x86 bench bindings-page header install lint licences notices test-sanitizers
+.PHONY: help run test test-c test-kotlin android-native test-python test-swift test-old-x86 test-arm bench bindings-page header install lint licences notices test-sanitizers
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ header: ## Write include/carat.h, and what is new in it to include/carat.abi
 test-old-x86: ## The same tests on emulated older processors: Nehalem, SandyBridge and Haswell
 	@scripts/setup.sh old-x86
 	@scripts/test-old-x86.sh $(TEST_FEATURES)
+
+test-arm: ## The same tests on emulated 64-bit ARM processors: all there is, Cortex-A76 and Cortex-A53
+	@scripts/setup.sh arm
+	@scripts/test-arm.sh $(TEST_FEATURES)
 
 bench: ## carat against ggml and ik_llama.cpp, an hour or more; BENCH="--quick" for a look. Writes docs/performance.md
 	@scripts/setup.sh bench

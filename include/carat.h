@@ -108,6 +108,15 @@
 // x86-64 with AVX-512 F, BW, VL, DQ, VBMI and VNNI.
 #define CARAT_ISA_AVX512_VNNI 3
 
+// 64-bit ARM.
+#define CARAT_ISA_NEON 4
+
+// 64-bit ARM with the dot product of bytes.
+#define CARAT_ISA_NEON_DOTPROD 5
+
+// 64-bit ARM with the matrix product of bytes too.
+#define CARAT_ISA_NEON_I8MM 6
+
 // The tokenizer of this library.
 #define CARAT_ENGINE_BUILTIN 0
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks for the tools that a make target needs, and installs those that Debian or Ubuntu has, when it may.
-# usage: scripts/setup.sh run|test|old-x86|bench|swift|kotlin
+# usage: scripts/setup.sh run|test|old-x86|bench|swift|kotlin|arm
 # It can be called again at any time: what is there is left alone.
 set -euo pipefail
 
@@ -13,8 +13,9 @@ old-x86) packages=(python3 pip cc c++ cmake qemu-x86_64) ;;
 swift) packages=(python3 cc debootstrap unshare) ;;
 kotlin) packages=(python3 pip cc java npm) ;;
 bench) packages=(python3 pip cc c++ cmake libclang) ;;
+arm) packages=(python3 pip cc c++ cmake qemu-aarch64 aarch64-linux-gnu-gcc aarch64-linux-gnu-g++) ;;
 *)
-    say "usage: scripts/setup.sh run|test|old-x86|bench|swift|kotlin"
+    say "usage: scripts/setup.sh run|test|old-x86|bench|swift|kotlin|arm"
     exit 2
     ;;
 esac
@@ -48,12 +49,14 @@ package_of() {
     pkg-config) echo pkg-config ;;
     jansson) echo libjansson-dev ;;
     nlohmann-json) echo nlohmann-json3-dev ;;
-    qemu-x86_64) echo qemu-user ;;
     debootstrap) echo debootstrap ;;
     unshare) echo util-linux ;;
     java) echo default-jdk-headless ;;
     npm) echo npm ;;
+    qemu-x86_64 | qemu-aarch64) echo qemu-user ;;
     libclang) echo libclang-dev ;;
+    aarch64-linux-gnu-gcc) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+    aarch64-linux-gnu-g++) echo g++-aarch64-linux-gnu ;;
     esac
 }
 

@@ -16,7 +16,7 @@ pub struct ModelArgs {
     /// Threads to compute with [default: one a core]
     #[arg(short, long, value_name = "N", value_parser = at_least_one)]
     pub threads: Option<usize>,
-    /// The instruction set to use, instead of the best there is: scalar, avx2, avx512_vnni
+    /// The instruction set to use, instead of the best there is: scalar, avx2, avx512_vnni, neon, neon_dotprod, neon_i8mm
     #[arg(long, value_name = "NAME", env = "CARAT_ISA", value_parser = isa, hide_env_values = true)]
     pub isa: Option<Isa>,
     /// Lock the file in memory, where the system allows it

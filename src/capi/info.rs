@@ -334,6 +334,9 @@ pub extern "C" fn carat_isa_name(isa: i32) -> *const c_char {
             CARAT_ISA_SCALAR => c"scalar",
             CARAT_ISA_AVX2 => c"avx2",
             CARAT_ISA_AVX512_VNNI => c"avx512_vnni",
+            CARAT_ISA_NEON => c"neon",
+            CARAT_ISA_NEON_DOTPROD => c"neon_dotprod",
+            CARAT_ISA_NEON_I8MM => c"neon_i8mm",
             _ => c"?",
         }
         .as_ptr()

@@ -17,6 +17,12 @@ pub const CARAT_ISA_SCALAR: i32 = 1;
 pub const CARAT_ISA_AVX2: i32 = 2;
 /// x86-64 with AVX-512 F, BW, VL, DQ, VBMI and VNNI.
 pub const CARAT_ISA_AVX512_VNNI: i32 = 3;
+/// 64-bit ARM.
+pub const CARAT_ISA_NEON: i32 = 4;
+/// 64-bit ARM with the dot product of bytes.
+pub const CARAT_ISA_NEON_DOTPROD: i32 = 5;
+/// 64-bit ARM with the matrix product of bytes too.
+pub const CARAT_ISA_NEON_I8MM: i32 = 6;
 
 /// The tokenizer of this library.
 pub const CARAT_ENGINE_BUILTIN: i32 = 0;
@@ -220,6 +226,9 @@ pub(super) fn isa_of(n: i32) -> Outcome<Option<Isa>> {
         CARAT_ISA_SCALAR => Isa::Scalar,
         CARAT_ISA_AVX2 => Isa::Avx2,
         CARAT_ISA_AVX512_VNNI => Isa::Avx512Vnni,
+        CARAT_ISA_NEON => Isa::Neon,
+        CARAT_ISA_NEON_DOTPROD => Isa::NeonDotprod,
+        CARAT_ISA_NEON_I8MM => Isa::NeonI8mm,
         n => return Err(Failure::argument(format!("isa {n} is no CARAT_ISA_*"))),
     }))
 }
@@ -229,6 +238,9 @@ pub(super) fn isa_number(isa: Isa) -> i32 {
         Isa::Scalar => CARAT_ISA_SCALAR,
         Isa::Avx2 => CARAT_ISA_AVX2,
         Isa::Avx512Vnni => CARAT_ISA_AVX512_VNNI,
+        Isa::Neon => CARAT_ISA_NEON,
+        Isa::NeonDotprod => CARAT_ISA_NEON_DOTPROD,
+        Isa::NeonI8mm => CARAT_ISA_NEON_I8MM,
     }
 }
 

@@ -310,13 +310,13 @@ pub(super) unsafe fn f32_to_f16<S: Simd>(s: S, x: &[f32], out: &mut [f16]) {
     });
 }
 
-/// The vectors of a block of 32 at `x`, of which 32 / LANES are used, and max|x|, NaN where the block holds one.
+/// The vectors of a block of 32 at `x`, the first 32 / LANES of eight, and max|x|, NaN where the block holds one.
 ///
 /// # Safety
 /// `x` is valid for reads of 32 values.
 #[inline(always)]
-unsafe fn block<S: Simd>(s: S, x: *const f32) -> ([S::V; 4], f32) {
-    let mut v = [s.splat(0.0); 4];
+unsafe fn block<S: Simd>(s: S, x: *const f32) -> ([S::V; 8], f32) {
+    let mut v = [s.splat(0.0); 8];
     let mut max = s.splat_i32(0);
     for (i, v) in v[..BLOCK / S::LANES].iter_mut().enumerate() {
         // SAFETY: the caller's promise.

@@ -75,6 +75,8 @@ functions!(instantiate!(
     super::simd_x86::Avx512::new(),
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 ));
+#[cfg(target_arch = "aarch64")]
+functions!(instantiate!(NEON, super::simd_neon::Neon::new(), #[target_feature(enable = "neon")]));
 
 /// Rows of a KV cache, each `head_dim` values, one after the other.
 #[derive(Clone, Copy)]

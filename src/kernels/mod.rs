@@ -28,11 +28,15 @@ mod float;
 #[cfg(test)]
 mod float_tests;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod probe;
 #[cfg(test)]
 mod random;
 mod scalar;
 mod simd;
+#[cfg(target_arch = "aarch64")]
+mod simd_neon;
 #[cfg(target_arch = "x86_64")]
 mod simd_x86;
 #[cfg(test)]
@@ -40,6 +44,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::ops::Range;
 
 pub use float::KvRows;
@@ -65,11 +71,18 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL, DQ, VBMI and VNNI.
     Avx512Vnni,
+    /// 64-bit ARM.
+    Neon,
+    /// 64-bit ARM with the dot product of bytes (`sdot`).
+    NeonDotprod,
+    /// 64-bit ARM with the matrix product of bytes (`smmla`) too.
+    NeonI8mm,
 }
 
 impl Isa {
-    /// Every instruction set, best last.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni];
+    /// Every instruction set; of one architecture, the best last.
+    pub const ALL: [Isa; 6] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDotprod, Isa::NeonI8mm];
 
     /// Its name, as options and environment variables spell it.
     pub fn name(self) -> &'static str {
@@ -77,6 +90,9 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512Vnni => "avx512_vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon_dotprod",
+            Isa::NeonI8mm => "neon_i8mm",
         }
     }
 
@@ -105,7 +121,12 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(not(target_arch = "x86_64"))]
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => Isa::Neon.is_available() && is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Isa::NeonDotprod.is_available() && is_aarch64_feature_detected!("i8mm"),
             _ => false,
         }
     }
@@ -323,11 +344,31 @@ pub struct ActsMut<'a> {
     pub sum32: &'a mut [f32],
 }
 
+/// How the values of a [`Panel`] lie for a dot instruction: [block][k / run][row: 32][k % run: run].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Layout {
+    /// Values of one row beside each other.
+    run: usize,
+    /// Whether values are signed, without their offset, or unsigned with it.
+    signed: bool,
+}
+
+impl Layout {
+    /// That of instructions that multiply unsigned bytes with signed ones.
+    const UNSIGNED: Layout = Layout { run: 4, signed: false };
+
+    /// Where value `k` of row `r` in block `b` is.
+    #[cfg(test)]
+    fn at(self, b: usize, r: usize, k: usize) -> usize {
+        ((b * (BLOCK / self.run) + k / self.run) * PANEL + r) * self.run + k % self.run
+    }
+}
+
 /// [`PANEL`] weight rows × up to [`SLAB`] blocks of K, unpacked for the dot instruction. Each worker owns one.
 pub struct Panel {
     /// How the values were stored.
     pub(crate) grouping: Grouping,
-    /// [block][k / 4: 8][row: 32][k % 4: 4]
+    /// See [`Layout`].
     pub(crate) q: Aligned<u8>,
     /// [block][group: 1 or 2][row: 32]
     pub(crate) scale: Aligned<f32>,
@@ -408,12 +449,42 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Calls `$f::<F, ..>($args)` with the format `F` of the quantized type `$ty`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! with_format {
+    ($ty:expr, $f:ident ( $($arg:expr),* )) => {{
+        // Those of the instruction set whose file this stands in.
+        use super::formats as f;
+        match $ty {
+            $crate::DType::Q4_0 => $f::<f::Q4_0>($($arg),*),
+            $crate::DType::Q4_1 => $f::<f::Q4_1>($($arg),*),
+            $crate::DType::Q5_0 => $f::<f::Q5_0>($($arg),*),
+            $crate::DType::Q5_1 => $f::<f::Q5_1>($($arg),*),
+            $crate::DType::Q8_0 => $f::<f::Q8_0>($($arg),*),
+            $crate::DType::Q2_K => $f::<f::Q2_K>($($arg),*),
+            $crate::DType::Q3_K => $f::<f::Q3_K>($($arg),*),
+            $crate::DType::Q4_K => $f::<f::Q4_K>($($arg),*),
+            $crate::DType::Q5_K => $f::<f::Q5_K>($($arg),*),
+            $crate::DType::Q6_K => $f::<f::Q6_K>($($arg),*),
+            $crate::DType::IQ4_NL => $f::<f::IQ4_NL>($($arg),*),
+            $crate::DType::IQ4_XS => $f::<f::IQ4_XS>($($arg),*),
+            ty => unreachable!("{ty} has no blocks"),
+        }
+    }};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use with_format;
+
 /// The functions of one instruction set. See the methods of [`Kernels`] for what each does and is promised.
 ///
 /// Every entry is unsafe for two reasons: the processor must have the instruction set, and lengths must have been
 /// checked. Only [`Kernels`] calls them.
+#[derive(Clone, Copy)]
 struct Table {
     isa: Isa,
+    /// How its panels lie, which only tests look at.
+    #[cfg_attr(not(test), allow(dead_code))]
+    layout: Layout,
     unpack_panel: unsafe fn(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel),
     gemm_panel: unsafe fn(panel: &Panel, acts: &Acts<'_>, blocks: Range<usize>, acc: &mut [f32]),
     gemv: unsafe fn(rows: Rows<'_>, acts: &Acts<'_>, out: &mut [f32], stride: usize),
@@ -435,6 +506,12 @@ impl Kernels {
             Isa::Avx2 => &avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => &avx512::TABLE,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => &neon::NEON,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => &neon::NEON_DOTPROD,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => &neon::NEON_I8MM,
             _ => &scalar::TABLE,
         }))
     }

@@ -39,6 +39,15 @@ pub fn dot(isa: Isa) -> u64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in read().
         Isa::Avx2 => unsafe { x86::dot256() },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as in read().
+        Isa::NeonI8mm => unsafe { arm::smmla() },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as in read().
+        Isa::NeonDotprod => unsafe { arm::sdot() },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as in read().
+        Isa::Neon => unsafe { arm::smlal() },
         _ => {
             let mut acc = [1i16; 64];
             let by: [i16; 64] = std::hint::black_box([3; 64]);
@@ -62,6 +71,9 @@ pub fn fma(isa: Isa) -> u64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in read().
         Isa::Avx2 => unsafe { x86::fma256() },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as in read().
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => unsafe { arm::fmla() },
         _ => {
             let mut acc = [1f32; 32];
             let by: [f32; 32] = std::hint::black_box([0.5; 32]);
@@ -192,4 +204,44 @@ mod x86 {
         });
         (ROUNDS * 12 * 8) as u64
     }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::ROUNDS;
+    use core::arch::aarch64::*;
+    use core::arch::asm;
+
+    /// A function that runs one instruction in 24 independent chains, which hide its latency: `$macs` multiply-adds each.
+    macro_rules! chains {
+        ($name:ident, $feature:literal, $op:literal, $macs:literal) => {
+            /// # Safety
+            /// The processor has the instruction.
+            #[target_feature(enable = $feature)]
+            pub(super) unsafe fn $name() -> u64 {
+                let (x, y) = (vdupq_n_u8(3), vdupq_n_u8(5));
+                let mut acc = [vdupq_n_s32(0); 24];
+                for _ in 0..ROUNDS {
+                    for a in acc.iter_mut() {
+                        // SAFETY: register arithmetic of an instruction set that the caller has.
+                        unsafe {
+                            asm!($op, inout(vreg) *a, in(vreg) x, in(vreg) y,
+                                options(pure, nomem, nostack, preserves_flags))
+                        }
+                    }
+                }
+                // Keeps every chain.
+                for a in acc {
+                    // SAFETY: an empty instruction that reads a register.
+                    unsafe { asm!("/* {0:v} */", in(vreg) a, options(nomem, nostack, preserves_flags)) };
+                }
+                (ROUNDS * 24 * $macs) as u64
+            }
+        };
+    }
+
+    chains!(smmla, "neon,i8mm", "smmla {0:v}.4s, {1:v}.16b, {2:v}.16b", 32);
+    chains!(sdot, "neon,dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b", 16);
+    chains!(smlal, "neon", "smlal {0:v}.8h, {1:v}.8b, {2:v}.8b", 8);
+    chains!(fmla, "neon", "fmla {0:v}.4s, {1:v}.4s, {2:v}.4s", 4);
 }

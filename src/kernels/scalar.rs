@@ -2,11 +2,17 @@
 
 use std::ops::Range;
 
-use super::{Acts, BLOCK, Isa, PANEL, Panel, Rows, Table, float};
+use super::{Acts, BLOCK, Isa, Layout, PANEL, Panel, Rows, Table, float};
 use crate::quant;
 
-pub(super) static TABLE: Table =
-    Table { isa: Isa::Scalar, unpack_panel, gemm_panel, gemv, float: &float::SCALAR };
+pub(super) static TABLE: Table = Table {
+    isa: Isa::Scalar,
+    layout: Layout::UNSIGNED,
+    unpack_panel,
+    gemm_panel,
+    gemv,
+    float: &float::SCALAR,
+};
 
 /// See [`super::Kernels::unpack_panel`].
 pub(super) fn unpack_panel(rows: Rows<'_>, blocks: Range<usize>, panel: &mut Panel) {

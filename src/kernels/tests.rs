@@ -357,7 +357,9 @@ fn panels_are_equal() {
                     for kernels in all() {
                         let mut p = panel();
                         kernels.unpack_panel(w.rows(), part.clone(), &mut p);
-                        assert_eq!(p.grouping, Grouping::of(ty));
+                        let g = Grouping::of(ty);
+                        assert_eq!(p.grouping, g);
+                        let layout = kernels.0.layout;
                         for (b, block) in part.clone().enumerate() {
                             for r in 0..PANEL {
                                 let u = if r < n {
@@ -369,9 +371,9 @@ fn panels_are_equal() {
                                     "{} {ty} k {k} {part:?} block {block} row {r}/{n}",
                                     kernels.isa()
                                 );
-                                let q: [u8; BLOCK] =
-                                    std::array::from_fn(|i| p.q[((b * 8 + i / 4) * PANEL + r) * 4 + i % 4]);
-                                assert_eq!(q, u.q, "{what}");
+                                let q: [u8; BLOCK] = std::array::from_fn(|k| p.q[layout.at(b, r, k)]);
+                                let offset = if layout.signed && r < n { g.offset as u8 } else { 0 };
+                                assert_eq!(q, u.q.map(|q| q.wrapping_sub(offset)), "{what}");
                                 for g in 0..per_block {
                                     let at = (b * per_block + g) * PANEL + r;
                                     let same = |a: f32, b: f32| a == b || a.is_nan() && b.is_nan();

@@ -210,3 +210,33 @@ fn the_real_model_gives_the_golden_winners_and_in_the_exact_mode_their_values() 
         assert!(checked > enough);
     }
 }
+
+/// For emulated processors, which are too slow for the test above: the shortest prompt, and the first tokens of its
+/// answer. Only where the environment variable CARAT_TEST_ONE_PROMPT names the real model.
+#[test]
+fn the_real_model_answers_one_prompt() {
+    let Some(path) = std::env::var_os("CARAT_TEST_ONE_PROMPT") else { return };
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(data("gemma3-270m.json")).unwrap()).unwrap();
+    let numbers = |v: &serde_json::Value| -> Vec<u32> {
+        v.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect()
+    };
+    let text = golden.as_array().unwrap().iter().min_by_key(|t| t["ids"].as_array().unwrap().len()).unwrap();
+    let (prompt, greedy) = (numbers(&text["ids"]), numbers(&text["greedy"]));
+    let answer = &greedy[..greedy.len().min(6)];
+    let model = Model::builder().threads(2).open(path).unwrap();
+    let vocab = model.config().vocab;
+    let all = [&prompt[..], &answer[..answer.len() - 1]].concat();
+    for (batch, arithmetic) in [(256, Arithmetic::Prefill), (1, Arithmetic::Step)] {
+        let logits = logits(&model, &all, batch, arithmetic);
+        let mut checked = 0;
+        for (i, id) in answer.iter().enumerate() {
+            let row = (prompt.len() - 1 + i) * vocab;
+            if text["greedy_margin"][i].as_f64().unwrap() > 0.5 {
+                assert_eq!(winner(&logits[row..row + vocab]).0, *id, "{arithmetic:?}: token {i}");
+                checked += 1;
+            }
+        }
+        assert!(checked >= 3, "{checked} tokens have a margin that says anything");
+    }
+}

@@ -80,6 +80,9 @@ class Isa(IntEnum):
     SCALAR = lib.CARAT_ISA_SCALAR
     AVX2 = lib.CARAT_ISA_AVX2
     AVX512_VNNI = lib.CARAT_ISA_AVX512_VNNI
+    NEON = lib.CARAT_ISA_NEON
+    NEON_DOTPROD = lib.CARAT_ISA_NEON_DOTPROD
+    NEON_I8MM = lib.CARAT_ISA_NEON_I8MM
 
     @property
     def label(self) -> str:

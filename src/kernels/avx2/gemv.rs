@@ -4,8 +4,7 @@ use core::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::{Format, OCTET, lane};
-use crate::kernels::x86::with_format;
-use crate::kernels::{Acts, BLOCK, Grouping, Rows};
+use crate::kernels::{Acts, BLOCK, Grouping, Rows, with_format};
 
 /// Activations of up to an octet in the order that the loops read them.
 #[derive(Clone, Copy)]

@@ -30,11 +30,12 @@ mod unpack;
 
 use core::arch::x86_64::*;
 
-use super::{Grouping, Isa, Table, float};
+use super::{Grouping, Isa, Layout, Table, float};
 use crate::DType;
 
 pub(super) static TABLE: Table = Table {
     isa: Isa::Avx2,
+    layout: Layout::UNSIGNED,
     unpack_panel: unpack::unpack_panel,
     gemm_panel: gemm::gemm_panel,
     gemv: gemv::gemv,

@@ -5,8 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::{Format, OCTET, Padded, Scales};
-use crate::kernels::x86::with_format;
-use crate::kernels::{Acts, BLOCK, Grouping, Rows};
+use crate::kernels::{Acts, BLOCK, Grouping, Rows, with_format};
 
 /// Activations of up to an octet in the order that the loops read them.
 #[derive(Clone, Copy)]

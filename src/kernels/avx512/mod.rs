@@ -15,11 +15,12 @@ mod unpack;
 
 use core::arch::x86_64::*;
 
-use super::{Isa, Table, float};
+use super::{Isa, Layout, Table, float};
 use crate::DType;
 
 pub(super) static TABLE: Table = Table {
     isa: Isa::Avx512Vnni,
+    layout: Layout::UNSIGNED,
     unpack_panel: unpack::unpack_panel,
     gemm_panel: gemm::gemm_panel,
     gemv: gemv::gemv,

@@ -4,8 +4,7 @@ use core::arch::x86_64::*;
 use std::ops::Range;
 
 use super::{Format, OCTET, Padded, lane};
-use crate::kernels::x86::with_format;
-use crate::kernels::{BLOCK, Grouping, PANEL, Panel, Rows, scalar};
+use crate::kernels::{BLOCK, Grouping, PANEL, Panel, Rows, scalar, with_format};
 
 /// Rows that are transposed at a time: the lanes of a register.
 const LANES: usize = 16;

@@ -71,4 +71,10 @@ public struct ISA: RawRepresentable, Hashable, Sendable, CustomStringConvertible
     public static let avx2 = ISA(rawValue: CARAT_ISA_AVX2)
     /// x86-64 with AVX-512 F, BW, VL, DQ, VBMI and VNNI.
     public static let avx512VNNI = ISA(rawValue: CARAT_ISA_AVX512_VNNI)
+    /// 64-bit ARM.
+    public static let neon = ISA(rawValue: CARAT_ISA_NEON)
+    /// 64-bit ARM with the dot product of bytes.
+    public static let neonDotprod = ISA(rawValue: CARAT_ISA_NEON_DOTPROD)
+    /// 64-bit ARM with the matrix product of bytes too.
+    public static let neonI8MM = ISA(rawValue: CARAT_ISA_NEON_I8MM)
 }

@@ -10,6 +10,12 @@ public enum class Isa(internal val number: Int) {
     AVX2(2),
     /** x86-64 with AVX-512 F, BW, VL, DQ, VBMI and VNNI. */
     AVX512_VNNI(3),
+    /** 64-bit ARM. */
+    NEON(4),
+    /** 64-bit ARM with the dot product of bytes. */
+    NEON_DOTPROD(5),
+    /** 64-bit ARM with the matrix product of bytes too. */
+    NEON_I8MM(6),
     /** One that a newer library has. */
     UNKNOWN(-1),
     ;
