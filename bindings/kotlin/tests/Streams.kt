@@ -11,6 +11,7 @@ import ai.carat.SessionOptions
 import ai.carat.Status
 import ai.carat.Summary
 import ai.carat.cancellable
+import java.util.concurrent.CountDownLatch
 import java.util.concurrent.Executors
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.CoroutineStart
@@ -25,6 +26,7 @@ import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withTimeoutOrNull
+import kotlinx.coroutines.yield
 
 /** A session on the real model, which is slow enough to be stopped in the midst. */
 private fun <T> inReal(block: (Session) -> T): T {
@@ -190,6 +192,23 @@ fun Checks.streams() {
         }
         throws<IllegalStateException> { made.info }
         that(Resource.alive <= before) { "${Resource.alive - before} are open" }
+        // Nor does one get what was ready before it was cancelled, but had yet to be taken.
+        runBlocking {
+            val (waits, ready) = List(2) { CountDownLatch(1) }
+            val job = launch {
+                cancellable<Model> {
+                    waits.await()
+                    made = tiny()
+                    ready.countDown()
+                    made
+                }
+            }
+            yield() // to the job, which comes back when it waits for its result
+            waits.countDown()
+            ready.await()
+            job.cancelAndJoin()
+        }
+        throws<IllegalStateException> { made.info }
         runBlocking { cancellable { tiny() } }.use { same(1, it.info.threads) }
     }
     test("a slow collector makes the engine wait") {
