@@ -77,7 +77,7 @@ fn idle_threads_sleep_and_crowded_ones_share() {
     drop(session);
     drop(model);
 
-    let Some(path) = common::real_model() else { return };
+    let Some(path) = common::real_model_at_length() else { return };
     let open = |threads| {
         let model = Model::builder().threads(threads).open(&path).unwrap();
         Session::new(&model, options(64, 16)).unwrap()
