@@ -32,7 +32,7 @@ for cpu in ${CPUS:-max cortex-a76 cortex-a53}; do
     esac
     echo "== $cpu, where $expected is to be chosen" >&2
     # A test compares the instruction set that is detected with the one expected.
-    CARAT_EXPECT_ISA=$expected \
+    CARAT_EMULATED=1 CARAT_EXPECT_ISA=$expected \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu" \
         scripts/test.sh "$@"
 done
