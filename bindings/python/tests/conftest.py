@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -49,7 +50,18 @@ def real():
 def start(code: str, *args: object) -> subprocess.Popen:
     """A child process that runs Python code with arguments; give its output by pipes."""
     command = [sys.executable, "-u", "-c", textwrap.dedent(code), *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def heed_ctrl_c() -> None:
+        # A shell starts what runs in the background with SIGINT ignored, and Python would leave it so.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c if os.name == "posix" else None,
+    )
 
 
 def child(code: str, *args: object, timeout: float = 60) -> str:
