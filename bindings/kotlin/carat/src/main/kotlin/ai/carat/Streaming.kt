@@ -16,8 +16,9 @@ import kotlinx.coroutines.withContext
 
 /**
  * Runs a blocking call of this library in [dispatcher], and stops it when the coroutine is cancelled: [block] gets a token
- * to hand to the call. It returns when the call has, within 200 ms of being cancelled. A result that nobody gets any more, as the coroutine
- * was cancelled meanwhile, is closed where it is [AutoCloseable]: return what the block made and nothing else.
+ * to hand to the call. It returns when the call has, within 200 ms of being cancelled. A result that nobody gets any more,
+ * as the coroutine was cancelled meanwhile, is closed where it is [AutoCloseable]: return what the block made and nothing
+ * else.
  *
  *     val model = cancellable { Model.open(path, ModelOptions(cancel = it)) }
  */
